@@ -1,0 +1,231 @@
+"""
+Everything that proxyd itself reports as gone wrong::
+
+    ProxydError
+    ├── ConfigError                     the configuration: every problem at once
+    └── ExchangeError                   one request cannot be served
+        ├── RequestError          400   what the client sent
+        │   ├── BadTarget         400   its request-target
+        │   └── LimitExceeded     4xx   408, 413, 414, 429, 431
+        ├── NoRuleMatches         404
+        ├── UpgradeForbidden      403   an Origin that the rule does not accept
+        ├── MatchTooSlow          500   the patterns took longer than they may
+        ├── RuleUnusable          502   an unset variable, a file that cannot be read
+        ├── OverCapacity          503   limits, draining
+        └── UpstreamError         502   the origin, or the way to it
+            ├── ConnectFailed     502   no connection
+            ├── TLSFailed         502   no TLS that can be trusted
+            ├── ResponseMalformed 502   not HTTP, or not what was asked for
+            ├── ResponseTruncated 502   it ended early
+            └── UpstreamTimeout   504   too slow
+
+A client that goes away is no error: it is an outcome in the access log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class ProxydError(Exception):
+    """The root of this tree."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """
+    One thing that is wrong with a configuration.
+
+    @ivar path: where, as keys and indices from the top: C{("rules", 3, "target")}.
+    @ivar message: what is wrong and what would be right.
+    @ivar line: the line in the file, from 1, where it is known.
+    @ivar rule: how people call the rule, if it is within one.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+    line: int | None = None
+    rule: str | None = None
+
+    def __str__(self) -> str:
+        where = ".".join(str(part) for part in self.path)
+        named = f" (rule {self.rule!r})" if self.rule is not None else ""
+        return f"{where}{named}: {self.message}" if where else self.message
+
+
+class ConfigError(ProxydError):
+    """
+    A configuration is refused.
+
+    @ivar problems: everything that is wrong with it.
+    @ivar source: the name of its file, or empty.
+    """
+
+    def __init__(self, problems: tuple[Problem, ...], source: str = "") -> None:
+        super().__init__(problems, source)
+        self.problems = problems
+        self.source = source
+
+    def __str__(self) -> str:
+        return "\n".join(self._line(problem) for problem in self.problems)
+
+    def _line(self, problem: Problem) -> str:
+        place = ":".join(str(part) for part in (self.source, problem.line) if part not in ("", None))
+        return f"{place}: {problem}" if place else str(problem)
+
+
+class ExchangeError(ProxydError):
+    """
+    A request that proxyd answers itself.
+
+    The text of the exception is for the log; a client is told the status and
+    L{public} only, so that no address, variable or credential leaks.
+
+    @cvar status: the status code of the answer.
+    @cvar error_type: the error type in C{Proxy-Status} (RFC 9209 section 2.3).
+    @cvar party: who failed, as the access log has it: C{client}, C{proxyd} or C{origin}.
+    @cvar public: what the client is told.
+    """
+
+    status = 500
+    error_type = "proxy_internal_error"
+    party = "proxyd"
+    public = "The proxy could not serve this request."
+
+
+class RequestError(ExchangeError):
+    """
+    The request is malformed, or is not one that proxyd serves.
+
+    @ivar fields: further fields of the answer, such as C{Allow}.
+    """
+
+    status = 400
+    error_type = "http_request_error"
+    party = "client"
+
+    def __init__(self, message: str, status: int = 400, fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.public = message
+        self.fields = fields
+
+
+class BadTarget(RequestError):
+    """A request-target, or the path that a rewrite made of it, is not acceptable."""
+
+
+class LimitExceeded(RequestError):
+    """The request is larger, slower or more frequent than it may be."""
+
+    error_type = "http_request_denied"
+
+
+class NoRuleMatches(ExchangeError):
+    """No rule takes this request."""
+
+    status = 404
+    error_type = "destination_not_found"
+    public = "No rule matches this path."
+
+
+class UpgradeForbidden(ExchangeError):
+    """The C{Origin} of a WebSocket upgrade is none that the rule accepts."""
+
+    status = 403
+    error_type = "http_request_denied"
+    party = "client"
+    public = "This origin may not open a WebSocket here."
+
+
+class MatchTooSlow(ExchangeError):
+    """
+    Matching took longer than it may.
+
+    @ivar rule_id: the rule whose pattern was being tried.
+    """
+
+    def __init__(self, rule_id: str) -> None:
+        super().__init__(f"the pattern of rule {rule_id} took too long to match")
+        self.rule_id = rule_id
+
+
+class RuleUnusable(ExchangeError):
+    """The rule that matches cannot be followed at present: a variable is not set, a file cannot be read."""
+
+    status = 502
+    error_type = "proxy_configuration_error"
+    public = "The proxy is not configured for this request."
+
+
+class OverCapacity(ExchangeError):
+    """There is no room for this request now."""
+
+    status = 503
+    error_type = "connection_limit_reached"
+    public = "The proxy is busy. Try again later."
+
+
+class UpstreamError(ExchangeError):
+    """
+    The origin server, or the way to it, failed.
+
+    @ivar stage: what was being done, for the access log: C{connect}, C{tls}, C{request}, C{response}.
+    """
+
+    status = 502
+    error_type = "proxy_internal_error"
+    party = "origin"
+    public = "The server behind the proxy could not be reached."
+
+    def __init__(self, message: str, *, stage: str, error_type: str | None = None) -> None:
+        super().__init__(message)
+        self.stage = stage
+        if error_type is not None:
+            self.error_type = error_type
+
+
+class ConnectFailed(UpstreamError):
+    """No connection to the origin server could be made."""
+
+    error_type = "destination_unavailable"
+
+    def __init__(self, message: str, *, stage: str = "connect", error_type: str | None = None) -> None:
+        super().__init__(message, stage=stage, error_type=error_type)
+
+
+class TLSFailed(UpstreamError):
+    """The origin server's TLS failed, or its certificate is not good."""
+
+    error_type = "tls_protocol_error"
+
+    def __init__(self, message: str, *, stage: str = "tls", error_type: str | None = None) -> None:
+        super().__init__(message, stage=stage, error_type=error_type)
+
+
+class ResponseMalformed(UpstreamError):
+    """The origin server's answer is no HTTP/1, or not an answer to what was asked."""
+
+    error_type = "http_protocol_error"
+    public = "The server behind the proxy sent an answer that makes no sense."
+
+    def __init__(self, message: str, *, stage: str = "response", error_type: str | None = None) -> None:
+        super().__init__(message, stage=stage, error_type=error_type)
+
+
+class ResponseTruncated(UpstreamError):
+    """The origin server's answer ended early."""
+
+    error_type = "http_response_incomplete"
+    public = "The server behind the proxy broke off its answer."
+
+    def __init__(self, message: str, *, stage: str = "response", error_type: str | None = None) -> None:
+        super().__init__(message, stage=stage, error_type=error_type)
+
+
+class UpstreamTimeout(UpstreamError):
+    """The origin server, or the way to it, took too long."""
+
+    status = 504
+    error_type = "http_response_timeout"
+    public = "The server behind the proxy took too long."
