@@ -1,0 +1,42 @@
+"""
+proxyd: a rule-matching reverse proxy for HTTP and WebSocket, built on Twisted.
+
+The house, from the ground up.  A module knows its own folder and what stands
+above it in this list, never what stands below::
+
+    errors, interfaces, reactor     what goes wrong; what others may provide; sockets that write at once
+    http/                           pure: heads, fields, targets, bodies, forwarding, the WebSocket handshake
+    rules/                          pure: patterns, globs, the table, the request that a rule makes
+    outbound/                       from an origin server, and the way to it, to one endpoint
+    forward/                        HTTP between a client and an origin server
+    websocket/                      frames between a client and an origin server
+    service/                        configuration, Resource tree, logs, lifetime; assembly puts all together
+    tap, cli, demo                  twistd proxyd; the proxyd command; a tiny origin server to try it with
+
+The way of a request::
+
+    forward/channel     cuts a head off what the client sends, and reads it (http/head)
+    service/resource    asks the rule table of the moment which rule takes it (rules/table),
+                        and makes the origin server's head of it (rules/outgoing)
+    forward/pool        gives an unused connection, or makes one by the rule's route (outbound/route)
+    forward/exchange    streams both bodies, each side pausing the other when it is full;
+                        or, when the origin server answers an upgrade with 101,
+    websocket/relay     follows the frames both ways until both sides have closed
+    service/access_log  writes a line
+
+The words::
+
+    downstream, upstream    on the client's side, on the origin server's side
+    origin server, origin   who answers a request: scheme, host and port
+    client                  who opened the downstream connection
+    head, body, trailers    the parts of a message; a field is one line of a head or of trailers
+    exchange                one request and its response
+    hop-by-hop, end-to-end  fields that end with a connection, and those that go on (RFC 9110 section 7.6.1)
+    rule, match, table      what takes a request, what it found in the path, all rules in their order
+    snapshot                rules and settings at one moment; a request keeps the one it began with
+    upstream connection     one to an origin server; an Upstream is all of them by one route
+    relay                   a pair of WebSocket connections and the frames between them
+    opening, closing handshake, close code      RFC 6455
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""HTTP/1 as values: nothing here knows a socket, a clock or a file."""

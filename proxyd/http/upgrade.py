@@ -1,0 +1,139 @@
+"""
+The WebSocket opening handshake as a proxy has it: which fields cross, and
+whether the origin server's C{101} is one.
+
+The keys of the two connections may differ; protocols and extensions are
+agreed end to end, so that their fields cross as they are.
+
+@see: RFC 6455 section 4, RFC 9110 section 7.8 (Upgrade)
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from binascii import Error, a2b_base64
+from collections.abc import Iterable
+from hashlib import sha1
+from typing import NamedTuple
+
+from proxyd.errors import ResponseMalformed
+from proxyd.http.fields import Fields, end_to_end, tokens, values
+from proxyd.http.head import RequestHead, ResponseHead
+
+HANDSHAKE = frozenset(
+    (
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+    )
+)
+"""The lower-case names of the fields that L{request_handshake_fields} provides."""
+
+_CROSSING = HANDSHAKE - {b"sec-websocket-accept", b"sec-websocket-key"}
+
+_KEY_SIZE = 16
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_SWITCH: Fields = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]
+
+
+class Offer(NamedTuple):
+    """
+    What the client offers to speak.
+
+    @ivar protocols: subprotocols, in the client's order and spelling.
+    @ivar extensions: the names of extensions, without their parameters.
+    """
+
+    protocols: tuple[bytes, ...]
+    extensions: tuple[bytes, ...]
+
+
+def is_upgrade(head: RequestHead) -> bool:
+    """Whether this asks for a WebSocket (RFC 6455 section 4.2.1); its version is the origin server's to judge."""
+    return (
+        b"websocket" in head.upgrade
+        and b"upgrade" in head.connection
+        and head.method == b"GET"
+        and head.minor == 1
+        and not head.has_body
+        and _is_key(values(head.fields, b"sec-websocket-key"))
+    )
+
+
+def _is_key(lines: list[bytes]) -> bool:
+    try:
+        return len(lines) == 1 and len(a2b_base64(lines[0], strict_mode=True)) == _KEY_SIZE
+    except Error:
+        return False
+
+
+def offer(head: RequestHead) -> Offer:
+    """What may be in the answer to this."""
+    return Offer(
+        tuple(_members(values(head.fields, b"sec-websocket-protocol"))),
+        tuple(_extension_names(values(head.fields, b"sec-websocket-extensions"))),
+    )
+
+
+def _members(lines: Iterable[bytes]) -> list[bytes]:
+    """The members of a list as they are spelled: subprotocols are compared case-sensitively."""
+    return [member for part in b",".join(lines).split(b",") if (member := part.strip(b" \t"))]
+
+
+def _extension_names(lines: Iterable[bytes]) -> list[bytes]:
+    # A quoted parameter must be a token once unquoted (RFC 6455 section 9.1), so that it holds no comma.
+    return [member.partition(b";")[0].rstrip(b" \t") for member in _members(lines)]
+
+
+def accept_for(key: bytes) -> bytes:
+    """The C{Sec-WebSocket-Accept} for this key (RFC 6455 section 4.2.2)."""
+    return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def check_switch(response: ResponseHead, key: bytes, offer: Offer) -> None:
+    """
+    Make sure that the origin server now speaks WebSocket, and as was offered.
+
+    @param key: the one that was sent to the origin server.
+
+    @raise ResponseMalformed: it does not (RFC 6455 section 4.1, the checks of a client).
+    """
+    fields = response.fields
+    protocols = values(fields, b"sec-websocket-protocol")
+    if response.status != 101:
+        problem = "the status is not 101"
+    elif tokens(values(fields, b"upgrade")) != [b"websocket"]:
+        problem = "Upgrade is not websocket"
+    elif b"upgrade" not in response.connection:
+        problem = "Connection does not list upgrade"
+    elif values(fields, b"sec-websocket-accept") != [accept_for(key)]:
+        problem = "Sec-WebSocket-Accept is wrong"
+    elif len(protocols) > 1 or not set(protocols).issubset(offer.protocols):
+        problem = "the subprotocol was not offered"
+    elif not set(_extension_names(values(fields, b"sec-websocket-extensions"))).issubset(offer.extensions):
+        problem = "an extension was not offered"
+    else:
+        return
+    raise ResponseMalformed(f"no WebSocket: {problem}", stage="response", error_type="http_upgrade_failed")
+
+
+def request_handshake_fields(head: RequestHead, key: bytes) -> Fields:
+    """
+    The fields that ask the origin server for what the client asked for.
+
+    @param key: the client's, or one of our own.
+    """
+    crossing = [field for field in head.fields if field[0].lower() in _CROSSING]
+    return [*_SWITCH, (b"Sec-WebSocket-Key", key), *crossing]
+
+
+def response_handshake_fields(response: ResponseHead, client_key: bytes) -> Fields:
+    """All fields of the client's C{101}: the origin server's, with the answer to the client's own key."""
+    kept = [
+        field
+        for field in end_to_end(response.fields, response.connection)
+        if field[0].lower() != b"sec-websocket-accept"
+    ]
+    return [*_SWITCH, (b"Sec-WebSocket-Accept", accept_for(client_key)), *kept]
