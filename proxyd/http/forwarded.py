@@ -196,11 +196,11 @@ def _client(way: list[bytes], peer: str, trusted: TrustedProxies) -> str:
 
 
 def _told(fields: Fields) -> _Told:
-    """The lines under each name in L{FORWARDING}, found in one pass."""
+    """The lines under each name in L{FORWARDING} that say anything, found in one pass."""
     told: _Told = {name: [] for name in FORWARDING}
     for name, value in fields:
         key = name.lower()
-        if key in told:
+        if value and key in told:
             told[key].append(value)
     return told
 
