@@ -199,6 +199,8 @@ class ChunkedReader(_Reader):
             # One octet more may be the CR.
             if len(data) - position > self._max_line + 1:
                 raise BadChunk("a chunk's size line is too long")
+            if data.find(b"\n", position) >= 0:
+                raise BadChunk("a chunk's size line ends without a carriage return")
             return -1
         found = _SIZE_LINE.fullmatch(data, position, end)
         if found is None:
