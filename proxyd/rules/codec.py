@@ -1,0 +1,315 @@
+"""
+Rules as mappings, such as YAML and JSON hold, and back.
+
+Everything that is wrong with a mapping is reported at once, each problem with
+its path and with what would be right.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from proxyd.errors import ConfigError, Problem
+from proxyd.http.fields import HOP_BY_HOP, valid_name, valid_value
+from proxyd.rules.globs import PublicRoutes, compile_glob
+from proxyd.rules.model import OriginTemplate, Rule, RuleLimits, RuleTimeouts, TargetTLS, variables_in
+from proxyd.rules.pattern import Pattern, Template
+from proxyd.rules.problems import Document, kind_of, problems_in
+
+MAX_NAME: Final = 200
+"""The longest name of a rule, characters."""
+
+Duration = Annotated[float, Field(ge=0)]
+"""Seconds."""
+
+Size = Annotated[int, Field(ge=0)]
+"""Octets."""
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHOD = re.compile(r"[A-Z][A-Z-]*")
+_HOST_GLOB = re.compile(r"[A-Za-z0-9._*?-]+|[0-9A-Fa-f.*?]*:[0-9A-Fa-f.*?]*:[0-9A-Fa-f:.*?]*")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\x00-\x20/?#@\\\x7f-\U0010ffff]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNTOUCHABLE = HOP_BY_HOP | {b"content-length", b"trailer"}
+"""Fields that say how messages are framed or that belong to a connection; proxyd sets them itself."""
+
+_pattern = lru_cache(maxsize=16)(Pattern)
+"""A pattern is compiled to be checked, then to make the rule and its template: once is enough."""
+
+
+def _id(text: str) -> str:
+    if not _ID.fullmatch(text) or text == "reorder":
+        raise ValueError("must be 1 to 64 letters, digits, '.', '_' or '-', and not 'reorder'")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or _CONTROL.search(text):
+        raise ValueError("must be one line of text that is not blank")
+    return text
+
+
+def _valid_pattern(text: str) -> str:
+    return _pattern(text).source
+
+
+def _valid_target(text: str) -> str:
+    return OriginTemplate(text).source
+
+
+def _valid_glob(text: str) -> str:
+    if text and text[0] not in "/*?":
+        raise ValueError(f"{text!r} matches no path: paths begin with a slash")
+    return compile_glob(text).sources[0]
+
+
+def _valid_host(text: str) -> str:
+    if not _HOST_GLOB.fullmatch(text):
+        raise ValueError("must be a host or a glob of hosts, without port or brackets; write names in ASCII (xn--…)")
+    return text
+
+
+def _valid_origin(text: str) -> str:
+    if text != "null" and not _ORIGIN.fullmatch(text):
+        raise ValueError("must be scheme://host[:port] without a path, as browsers send it, or null in quotes")
+    return text
+
+
+def _valid_field_name(name: str) -> str:
+    octets = name.encode("utf-8")
+    if not valid_name(octets):
+        raise ValueError("is no name of a header field")
+    if octets.lower() in _UNTOUCHABLE or octets.lower().startswith(b"sec-websocket-"):
+        raise ValueError("cannot be set by a rule: it belongs to the connection, the framing or the handshake")
+    return name
+
+
+def _valid_field_value(value: str | None) -> str | None:
+    if value is not None:
+        variables_in(value)
+        if not valid_value(value.encode("utf-8")):
+            raise ValueError("must have no line breaks or other control characters, and no space at its ends")
+    return value
+
+
+def _distinct(headers: dict[str, str | None]) -> dict[str, str | None]:
+    seen: dict[str, str] = {}
+    for name in headers:
+        if name.lower() in seen:
+            raise ValueError(f"{seen[name.lower()]} and {name} are the same field; keep one")
+        seen[name.lower()] = name
+    return headers
+
+
+def _valid_method(method: str) -> str:
+    if not _METHOD.fullmatch(method):
+        raise ValueError("must be a method in capitals, or ALL")
+    return method
+
+
+def _direct(value: str | None) -> str | None:
+    if value not in ("direct", "", None):
+        raise ValueError("must be direct; other ways arrive with outbound proxies")
+    return value
+
+
+def _no_auth(value: object) -> object:
+    if value not in ("none", None):
+        raise ValueError("must be none; authentication is not available yet")
+    return value
+
+
+def _no_rate(value: object) -> object:
+    if value is not None:
+        raise ValueError("must be null; rate limits are not available yet")
+    return value
+
+
+def _file_name(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("must be the name of a file")
+    return text
+
+
+def _list_or_mapping(value: object) -> str | None:
+    return {"a list": "<list>", "a mapping": "<mapping>"}.get(kind_of(value))
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+Proxy = Annotated[str | None, AfterValidator(_direct)]
+NoAuth = Annotated[Any, AfterValidator(_no_auth)]
+NoRate = Annotated[Any, AfterValidator(_no_rate)]
+
+_Glob = Annotated[str, AfterValidator(_valid_glob)]
+_Routes = Annotated[
+    Annotated[list[_Glob], Tag("<list>")]
+    | Annotated[dict[Annotated[str, AfterValidator(_valid_method)], list[_Glob]], Tag("<mapping>")],
+    Discriminator(_list_or_mapping),
+]
+_Headers = Annotated[
+    dict[Annotated[str, AfterValidator(_valid_field_name)], Annotated[str | None, AfterValidator(_valid_field_value)]],
+    AfterValidator(_distinct),
+]
+
+
+class _TLS(Document):
+    ca: FileName | None = None
+    certificate: FileName | None = None
+    key: FileName | None = None
+    server_name: Annotated[str, AfterValidator(_one_line)] | None = None
+
+    @model_validator(mode="after")
+    def _key_has_certificate(self) -> _TLS:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("has a key without a certificate; name both, or one file with both as the certificate")
+        return self
+
+
+class _Timeouts(Document):
+    connect: Duration | None = None
+    response: Duration | None = None
+    body: Duration | None = None
+    websocket_idle: Duration | None = None
+
+
+class _Limits(Document):
+    body: Size | None = None
+    rate: NoRate = None
+
+
+class RuleDocument(Document):
+    """A rule as users write it (the reference is its documentation)."""
+
+    id: Annotated[str, AfterValidator(_id)] | None = None
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_one_line)]
+    pattern: Annotated[str, AfterValidator(_valid_pattern)]
+    hosts: Annotated[list[Annotated[str, AfterValidator(_valid_host)]], Field(min_length=1)] | None = None
+    target: Annotated[str, AfterValidator(_valid_target)]
+    rewrite: str | None = None
+    change_origin: bool = False
+    origins: Annotated[list[Annotated[str, AfterValidator(_valid_origin)]], Field(min_length=1)] | None = None
+    secure: bool = True
+    ws: bool = True
+    headers: _Headers = {}
+    public_routes: _Routes | None = None
+    auth: NoAuth = None
+    enabled: bool = True
+    order: int | None = None
+    base: Annotated[str, AfterValidator(_one_line)] | None = None
+    relative_paths: bool = False
+    proxy: Proxy = None
+    tls: _TLS = _TLS()
+    endpoint: Annotated[str, AfterValidator(_one_line)] | None = None
+    timeouts: _Timeouts = _Timeouts()
+    limits: _Limits = _Limits()
+
+    @field_validator("rewrite")
+    @classmethod
+    def _fits_the_pattern(cls, rewrite: str | None, info: ValidationInfo) -> str | None:
+        # Without a valid pattern nothing can be said about the groups; that problem is reported already.
+        if rewrite and "pattern" in info.data:
+            Template(rewrite, _pattern(info.data["pattern"]))
+        return rewrite
+
+
+def rule_from_mapping(mapping: object, index: int | None = None, *, folder: str = "") -> Rule:
+    """
+    Return the rule that a mapping describes.
+
+    @param index: its place in C{rules} of the file: the rule is called
+        C{static-<index>} unless it says otherwise, and problems are at C{rules.<index>}.
+    @param folder: where its file names begin.
+
+    @raise ConfigError: everything that is wrong with it.
+    """
+    prefix = () if index is None else ("rules", index)
+    name = mapping.get("name") if isinstance(mapping, dict) else None
+    label = name[:MAX_NAME] if isinstance(name, str) and name else None
+    try:
+        document = RuleDocument.model_validate(mapping)
+    except ValidationError as error:
+        found = problems_in(error, RuleDocument, prefix)
+        raise ConfigError(tuple(Problem(one.path, one.message, rule=label) for one in found)) from error
+    if document.id is None and index is None:
+        raise ConfigError((Problem(("id",), "is required", rule=label),))
+    return _rule(document, document.id or f"static-{index}", lambda name: name and posixpath.join(folder, name))
+
+
+def _rule(document: RuleDocument, rule_id: str, located: Callable[[str | None], str | None]) -> Rule:
+    pattern = _pattern(document.pattern)
+    tls, timeouts = document.tls, document.timeouts
+    return Rule(
+        id=rule_id,
+        name=document.name,
+        pattern=pattern,
+        target=OriginTemplate(document.target),
+        hosts=tuple(document.hosts or ()),
+        rewrite=Template(document.rewrite, pattern) if document.rewrite else None,
+        change_origin=document.change_origin,
+        origins=tuple(document.origins or ()),
+        secure=document.secure,
+        ws=document.ws,
+        headers=tuple(document.headers.items()),
+        public_routes=None if document.public_routes is None else PublicRoutes(document.public_routes),
+        enabled=document.enabled,
+        order=document.order,
+        base=document.base,
+        relative_paths=document.relative_paths,
+        tls=TargetTLS(located(tls.ca), located(tls.certificate), located(tls.key), tls.server_name),
+        endpoint=document.endpoint,
+        timeouts=RuleTimeouts(timeouts.connect, timeouts.response, timeouts.body, timeouts.websocket_idle),
+        limits=RuleLimits(document.limits.body),
+    )
+
+
+def mapping_from_rule(rule: Rule) -> dict[str, Any]:
+    """Return the mapping that describes a rule, with every default filled in."""
+    return {
+        "id": rule.id,
+        "name": rule.name,
+        "pattern": rule.pattern.source,
+        "hosts": list(rule.hosts) or None,
+        "target": rule.target.source,
+        "rewrite": None if rule.rewrite is None else rule.rewrite.source,
+        "changeOrigin": rule.change_origin,
+        "origins": list(rule.origins) or None,
+        "secure": rule.secure,
+        "ws": rule.ws,
+        "headers": dict(rule.headers),
+        "publicRoutes": None if rule.public_routes is None else rule.public_routes.to_mapping(),
+        "auth": None,
+        "enabled": rule.enabled,
+        "order": rule.order,
+        "base": rule.base,
+        "relativePaths": rule.relative_paths,
+        "proxy": rule.proxy,
+        "tls": {
+            "ca": rule.tls.ca,
+            "certificate": rule.tls.certificate,
+            "key": rule.tls.key,
+            "serverName": rule.tls.server_name,
+        },
+        "endpoint": rule.endpoint,
+        "timeouts": {
+            "connect": rule.timeouts.connect,
+            "response": rule.timeouts.response,
+            "body": rule.timeouts.body,
+            "websocketIdle": rule.timeouts.websocket_idle,
+        },
+        "limits": {"body": rule.limits.body, "rate": None},
+    }

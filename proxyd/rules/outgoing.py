@@ -1,0 +1,130 @@
+"""
+The request that a rule makes of a client's: where it goes, and its head.
+
+What depends on the rule alone is worked out once, in L{Outgoing}; what is left
+for each request is one pass over its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proxyd.errors import UpgradeForbidden
+from proxyd.http.fields import HOP_BY_HOP, Fields, serialize, tokens, values
+from proxyd.http.forwarded import FORWARDING, via
+from proxyd.http.head import RequestHead
+from proxyd.http.target import Target, check_rewritten, join
+from proxyd.http.upgrade import HANDSHAKE
+from proxyd.rules.model import Match, Rule, TargetURL, header_fields
+
+_NEVER = HOP_BY_HOP | FORWARDING | {b"host", b"content-length", b"proxy"}
+"""Fields that a client's request never brings to the origin server as they are."""
+
+
+class Outgoing:
+    """
+    What one rule, in one environment, makes of requests.
+
+    @ivar rule: the rule.
+    @ivar url: its target, variables replaced.
+    """
+
+    __slots__ = ("_changed", "_dropped", "_host", "_origin", "_own", "_upgrade_origin", "rule", "url")
+
+    def __init__(self, rule: Rule, environment: Mapping[str, str]) -> None:
+        """
+        @raise proxyd.errors.RuleUnusable: a variable is not set, or its value cannot be used.
+        """
+        self.rule = rule
+        self.url: TargetURL = rule.target.resolve(environment)
+        own = header_fields(rule, environment)
+        names = {name.lower() for name, _ in own}
+        self._own = serialize((name, value) for name, value in own if value is not None and name.lower() != b"host")
+        hosts = [value for name, value in own if name.lower() == b"host"]
+        # A Host of null is the target's: HTTP/1.1 does not do without one.
+        self._host: bytes | None = None
+        if hosts:
+            self._host = hosts[0] or self.url.host_value
+        elif rule.change_origin:
+            self._host = self.url.host_value
+        self._dropped = _NEVER | names
+        if rule.base is not None or rule.relative_paths:
+            # Only what is not encoded, and whole, can be changed on its way back.
+            self._dropped |= {b"accept-encoding", b"range", b"if-range"}
+            if b"accept-encoding" not in names:
+                self._own += b"Accept-Encoding: identity\r\n"
+        self._origin = self._upgrade_origin = b""
+        if rule.change_origin and b"origin" not in names:
+            self._origin = self.url.origin(websocket=False)
+            self._upgrade_origin = self.url.origin(websocket=True)
+        self._changed = frozenset(names & FORWARDING)
+
+    def request_target(self, match: Match, target: Target) -> bytes:
+        """
+        The request-target for the origin server, in origin-form.
+
+        @raise proxyd.errors.BadTarget: the rewrite made a path that is not acceptable.
+        """
+        if self.rule.rewrite is None:
+            return join(self.url.path, target.path) + target.query
+        path = join(self.url.path, (match.rewritten() or "/").encode("ascii"))
+        check_rewritten(path)
+        return path + target.query
+
+    def head(self, request: RequestHead, request_target: bytes, forwarding: Fields) -> bytes:
+        """
+        The head of the request to the origin server.
+
+        @param forwarding: C{X-Forwarded-For} and the like.
+        """
+        lines = self._lines(request, request_target, forwarding, self._dropped, self._origin)
+        if request.length is not None:
+            lines.append(b"Content-Length: %d\r\n" % request.length)
+        elif request.chunked:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        if request.connection and b"te" in request.connection and b"trailers" in tokens(values(request.fields, b"te")):
+            # As our own (RFC 9110 section 10.1.4): we do pass trailers on.
+            lines.append(b"TE: trailers\r\nConnection: TE\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def upgrade_head(
+        self, request: RequestHead, request_target: bytes, forwarding: Fields, handshake: Fields
+    ) -> bytes:
+        """
+        The head of the upgrade request to the origin server.
+
+        @param handshake: the fields of our own opening handshake.
+
+        @raise UpgradeForbidden: the rule does not accept the C{Origin}.
+        """
+        accepted = self.rule.origins
+        if accepted and any(origin.decode("latin-1") not in accepted for origin in values(request.fields, b"origin")):
+            raise UpgradeForbidden("the Origin of the upgrade is not among the rule's origins")
+        lines = self._lines(request, request_target, forwarding, self._dropped | HANDSHAKE, self._upgrade_origin)
+        lines.append(serialize(handshake))
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _lines(
+        self, request: RequestHead, request_target: bytes, forwarding: Fields, dropped: frozenset[bytes], origin: bytes
+    ) -> list[bytes]:
+        connection = request.connection
+        if connection and not dropped.issuperset(connection):
+            dropped = dropped.union(connection)
+        host = self._host
+        if host is None:
+            host = request.host_value or self.url.host_value
+        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request_target, host)]
+        if origin:
+            for name, value in request.fields:
+                lower = name.lower()
+                if lower not in dropped:
+                    lines.append(b"%b: %b\r\n" % (name, origin if lower == b"origin" else value))
+        else:
+            lines += [b"%b: %b\r\n" % field for field in request.fields if field[0].lower() not in dropped]
+        if self._changed:
+            forwarding = [field for field in forwarding if field[0].lower() not in self._changed]
+        lines += [b"%b: %b\r\n" % field for field in forwarding]
+        lines.append(b"Via: %b\r\n%b" % (via(request.minor), self._own))
+        return lines
