@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "proxyd"
 
 LAYERS = [
-    {"reactor", "errors", "interfaces"},
+    {"reactor", "errors", "interfaces", "timer", "transports"},
     {"http"},
     {"rules"},
     {"outbound", "forward", "websocket"},

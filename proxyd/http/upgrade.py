@@ -73,7 +73,7 @@ def offer(head: RequestHead) -> Offer:
     """What may be in the answer to this."""
     return Offer(
         tuple(_members(values(head.fields, b"sec-websocket-protocol"))),
-        tuple(_extension_names(values(head.fields, b"sec-websocket-extensions"))),
+        tuple(extension_names(values(head.fields, b"sec-websocket-extensions"))),
     )
 
 
@@ -82,7 +82,8 @@ def _members(lines: Iterable[bytes]) -> list[bytes]:
     return [member for part in b",".join(lines).split(b",") if (member := part.strip(b" \t"))]
 
 
-def _extension_names(lines: Iterable[bytes]) -> list[bytes]:
+def extension_names(lines: Iterable[bytes]) -> list[bytes]:
+    """The names of the extensions in C{Sec-WebSocket-Extensions} lines, without their parameters."""
     # A quoted parameter must be a token once unquoted (RFC 6455 section 9.1), so that it holds no comma.
     return [member.partition(b";")[0].rstrip(b" \t") for member in _members(lines)]
 
@@ -112,7 +113,7 @@ def check_switch(response: ResponseHead, key: bytes, offer: Offer) -> None:
         problem = "Sec-WebSocket-Accept is wrong"
     elif len(protocols) > 1 or not set(protocols).issubset(offer.protocols):
         problem = "the subprotocol was not offered"
-    elif not set(_extension_names(values(fields, b"sec-websocket-extensions"))).issubset(offer.extensions):
+    elif not set(extension_names(values(fields, b"sec-websocket-extensions"))).issubset(offer.extensions):
         problem = "an extension was not offered"
     else:
         return

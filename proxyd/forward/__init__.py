@@ -1,0 +1,1 @@
+"""HTTP between a client and an origin server, streaming both ways."""

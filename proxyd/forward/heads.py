@@ -1,0 +1,39 @@
+"""Cutting the heads of requests off what a client sends, within their limits."""
+
+from __future__ import annotations
+
+from proxyd.errors import LimitExceeded, RequestError
+
+REQUEST_LINE_APART = 32
+"""Octets of a request line that are not its request-target: the longest method, the version, two spaces."""
+
+
+def cut_head(data: bytes, header: int, uri: int) -> tuple[bytes, bytes]:
+    """
+    Cut the first head off.
+
+    @param header: the most octets that a head may have.
+    @param uri: the most octets that a request-target may have.
+
+    @return: the head with the empty line that ends it, or nothing if it is not whole yet; and the rest.
+
+    @raise RequestError: there will never be a head that is served.
+    """
+    if data.startswith(b"\r\n"):
+        # RFC 9112 section 2.2 asks for one empty line to be ignored; old clients send up to two.
+        data = data.removeprefix(b"\r\n").removeprefix(b"\r\n")
+        if data.startswith(b"\r\n"):
+            raise RequestError("There are empty lines before the request.")
+    end = data.find(b"\r\n\r\n") + 4
+    size = end if end > 3 else len(data)
+    if size > uri:
+        line_end = data.find(b"\r\n", 0, size)
+        if (line_end if line_end >= 0 else size) > uri + REQUEST_LINE_APART:
+            raise LimitExceeded(f"The request-target is longer than {uri} octets.", 414)
+    if size > header:
+        raise LimitExceeded(f"The request's head is longer than {header} octets.", 431)
+    if end > 3:
+        return data[:end], data[end:]
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise RequestError("A line of the request's head ends without a carriage return.")
+    return b"", data

@@ -1,0 +1,201 @@
+"""What all clients' connections have in common."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+from zope.interface import implementer
+
+from proxyd.errors import LimitExceeded
+from proxyd.forward.channel import Channel
+from proxyd.forward.record import Record
+from proxyd.forward.resources import serve_resource
+from proxyd.http.head import RequestHead
+from proxyd.interfaces import IHeadResource
+
+
+class Timeouts(Protocol):
+    """What a channel needs of the configuration's C{timeouts}: seconds, 0 is never."""
+
+    @property
+    def header(self) -> float:
+        """Until a request's head is whole."""
+
+    @property
+    def body(self) -> float:
+        """The longest silence of a client that is being waited for."""
+
+    @property
+    def keep_alive(self) -> float:
+        """How long a connection may be without a request."""
+
+
+class Limits(Protocol):
+    """What a channel needs of the configuration's C{limits}."""
+
+    @property
+    def header(self) -> int:
+        """Octets of a request's head, and of what a client may send ahead."""
+
+    @property
+    def uri(self) -> int:
+        """Octets of a request-target."""
+
+    @property
+    def body(self) -> int:
+        """Octets of a request's body; 0 is no limit."""
+
+    @property
+    def connections(self) -> int:
+        """Connections of clients at once."""
+
+
+class Settings(Protocol):
+    """What a channel needs of the configuration."""
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Time-outs."""
+
+    @property
+    def limits(self) -> Limits:
+        """Limits."""
+
+
+@implementer(IProtocolNegotiationFactory)
+class ProxySite(Factory):
+    """
+    Makes a L{Channel} for each client, and counts them.
+
+    @ivar root: the root of the Resource tree.
+    @ivar settings: in force for the next request of every connection.
+    @ivar draining: no request is to follow the present ones.
+    @ivar channels: all connections that speak HTTP.
+    @ivar web_site: what ordinary Resources take for their site.
+    @ivar open: how many connections there are, whatever they speak.
+    @ivar serving: how many requests and WebSockets each client address has in progress.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        root: IResource,
+        settings: Settings,
+        clock: IReactorTime,
+        exchange_ended: Callable[[Record], None],
+        accepting: Callable[[bool], None],
+    ) -> None:
+        """
+        @param exchange_ended: called with the record of each exchange.
+        @param accepting: called when new connections are to be accepted no more, or again.
+        """
+        self.root = root
+        self.settings = settings
+        self.clock = clock
+        self.draining = False
+        self.channels: set[Channel] = set()
+        self.serving: Counter[str] = Counter()
+        self.open = 0
+        self._exchange_ended = exchange_ended
+        self._accepting = accepting
+        self._waiting: deque[Channel] = deque()
+        self._drained: Deferred[None] | None = None
+        self.web_site = Site(root)
+        self._respond: Callable[[RequestHead, Channel], None] = (
+            root.head_received if IHeadResource.providedBy(root) else partial(serve_resource, root)
+        )
+
+    def acceptableProtocols(self) -> list[bytes]:
+        # Without an answer to ALPN Twisted refuses the clients that offer it (curl, browsers).
+        return [b"http/1.1"]
+
+    def buildProtocol(self, addr: object) -> Channel:
+        return Channel(self)
+
+    def connection_made(self, channel: Channel) -> bool:
+        """
+        Count a connection.
+
+        @return: whether there is room for it; if not, it is resumed when another has ended.
+        """
+        self.open += 1
+        self.channels.add(channel)
+        if self.open < self.settings.limits.connections:
+            return True
+        # A port takes several connections in one go: what it took too much has to wait, too.
+        self._accepting(False)
+        if self.open == self.settings.limits.connections:
+            return True
+        self._waiting.append(channel)
+        return False
+
+    def connection_ended(self) -> None:
+        """A connection is lost, whatever it spoke last."""
+        self.open -= 1
+        while self._waiting:
+            channel = self._waiting.popleft()
+            if channel in self.channels:
+                channel.admitted()
+                break
+        else:
+            if self.open == self.settings.limits.connections - 1 and not self.draining:
+                self._accepting(True)
+        if self._drained is not None and not self.open:
+            self._drained.callback(None)
+            self._drained = None
+
+    def admit(self, record: Record, limit: int) -> None:
+        """
+        Count an exchange towards its client's address until it ends.
+
+        @param limit: the most exchanges that one address may have at once.
+
+        @raise LimitExceeded: it has as many.
+        """
+        client = record.client
+        if self.serving[client] >= limit:
+            raise LimitExceeded(f"More than {limit} requests at once are not served.", 429)
+        self.serving[client] += 1
+        record.counted = True
+
+    def exchange_ended(self, record: Record) -> None:
+        """An exchange is over, and so is its record."""
+        if record.counted:
+            left = self.serving[record.client] - 1
+            if left:
+                self.serving[record.client] = left
+            else:
+                del self.serving[record.client]
+        self._exchange_ended(record)
+
+    def respond(self, head: RequestHead, channel: Channel) -> None:
+        """Give a request to the Resource tree."""
+        self._respond(head, channel)
+
+    def drain(self) -> Deferred[None]:
+        """
+        Let every connection end after its present request.
+
+        @return: fires when all have ended.
+        """
+        self.draining = True
+        for channel in list(self.channels):
+            channel.close_when_idle()
+        if not self.open:
+            return succeed(None)
+        self._drained = Deferred()
+        return self._drained
+
+    def abort(self) -> None:
+        """Cut off every connection that speaks HTTP."""
+        for channel in list(self.channels):
+            channel.abort()

@@ -1,0 +1,1 @@
+"""From an origin server, and the way to it, to one C{IStreamClientEndpoint}."""

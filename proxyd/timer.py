@@ -1,0 +1,64 @@
+"""Deadlines that move with every request, and so must cost nothing to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+
+class Timer:
+    """
+    Calls back when a deadline passes.
+
+    A connection's deadline moves several times a request, nearly always to
+    later.  Moving it then is one assignment: the reactor's delayed call stays
+    where it is, and looks again when its time has come.
+    """
+
+    __slots__ = ("_call", "_clock", "_deadline", "_expired")
+
+    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+        """
+        @param expired: called when the deadline has passed; the timer is then stopped.
+        """
+        self._clock = clock
+        self._expired = expired
+        self._deadline: float | None = None
+        self._call: IDelayedCall | None = None
+
+    def start(self, seconds: float) -> None:
+        """Set the deadline, or none at all with 0."""
+        if not seconds:
+            self._deadline = None
+            return
+        self._deadline = deadline = self._clock.seconds() + seconds
+        call = self._call
+        if call is None:
+            self._call = self._clock.callLater(seconds, self._look)
+        elif call.getTime() > deadline:
+            # A new call instead of reset(): moving one to sooner searches the reactor's whole heap.
+            call.cancel()
+            self._call = self._clock.callLater(seconds, self._look)
+
+    def stop(self) -> None:
+        """Forget the deadline, for now."""
+        self._deadline = None
+
+    def cancel(self) -> None:
+        """Forget the deadline for good and let go of the reactor."""
+        self._deadline = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        self._call = None
+        if self._deadline is None:
+            return
+        remaining = self._deadline - self._clock.seconds()
+        if remaining > 0:
+            self._call = self._clock.callLater(remaining, self._look)
+        else:
+            self._deadline = None
+            self._expired()

@@ -1,0 +1,38 @@
+"""What proxyd needs to know of a transport, whatever wraps it."""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+import termios
+from typing import Any
+
+from twisted.internet.interfaces import ISystemHandle
+from twisted.internet.tcp import Connection
+from twisted.protocols.policies import ProtocolWrapper
+
+
+def innermost(transport: Any) -> Any:
+    """
+    @return: the transport below all wrappers, such as TLS.
+    """
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
+
+
+def unsent(transport: Any) -> int:
+    """
+    How many octets the other end has not taken yet.
+
+    Octets in the kernel's send buffer count: it can hold megabytes, and a slow
+    reader empties it long before our own buffer shrinks.
+
+    @return: a number that falls while the other end reads; 0 when the transport does not tell.
+    """
+    transport = innermost(transport)
+    if not isinstance(transport, Connection) or not ISystemHandle.providedBy(transport):
+        return 0
+    queued = fcntl.ioctl(transport.getHandle(), termios.TIOCOUTQ, b"\0\0\0\0")
+    ours = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    return int(struct.unpack("i", queued)[0]) + ours

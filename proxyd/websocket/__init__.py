@@ -1,0 +1,1 @@
+"""WebSocket connections between a client and an origin server, relayed frame by frame."""

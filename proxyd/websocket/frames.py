@@ -1,0 +1,354 @@
+"""
+WebSocket frames as a relay sees them: where each ends, and whether it may be.
+
+A L{Follower} is given the octets of one direction as they come and says which
+of them go on.  It looks at headers and at control frames; the payload of
+messages goes on untouched, masked as it came, and uncopied: what is forwarded
+is the very object that was received whenever nothing is to be left out.
+
+@see: RFC 6455 section 5; UTF-8 of messages and decompression are the ends' own duty
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from proxyd.websocket.closing import PROTOCOL_ERROR, TOO_BIG, problem_of
+
+CLOSE = 0x8
+PING = 0x9
+PONG = 0xA
+
+MAX_CONTROL = 125
+"""The most octets of a control frame's payload (section 5.5)."""
+
+_FIN = 0x80
+_MASKED = 0x80
+_RSV1 = 0x40
+_RSV = 0x70
+_OPCODE = 0x0F
+_EVERY_RSV = range(0, _RSV + 1, 0x10)
+
+
+def unmasked(payload: bytes, mask: bytes) -> bytes:
+    """Apply a mask, or take it off again (section 5.3); for short payloads."""
+    size = len(payload)
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
+
+
+def control_frame(opcode: int, payload: bytes, mask: bytes | None) -> bytes:
+    """
+    One control frame.
+
+    @param mask: four octets that nobody can foretell, when it goes to a server.
+    """
+    if mask is None:
+        return bytes((_FIN | opcode, len(payload))) + payload
+    return bytes((_FIN | opcode, _MASKED | len(payload))) + mask + unmasked(payload, mask)
+
+
+class Violation(NamedTuple):
+    """
+    A peer broke the framing.
+
+    @ivar code: the close code that it is failed with.
+    @ivar text: what it did.
+    """
+
+    code: int
+    text: str
+
+
+class Notice(NamedTuple):
+    """
+    What was received is more than octets of messages.
+
+    @ivar octets: what goes on.
+    @ivar is_active: there was something of a message, or a pong.
+    @ivar is_close: the last frame in C{octets} is a Close; nothing that follows is looked at.
+    @ivar violation: the peer broke the framing behind C{octets}; nothing that follows is looked at.
+    @ivar is_boundary: C{octets} ends with the frame that L{Follower.halt} waited for.
+    @ivar rest: what came behind that frame and is to be given to L{Follower.receive} again.
+    """
+
+    octets: bytes = b""
+    is_active: bool = False
+    is_close: bool = False
+    violation: Violation | None = None
+    is_boundary: bool = False
+    rest: bytes = b""
+
+
+def _first_octets(fins: Iterable[int], rsvs: Iterable[int], opcodes: Iterable[int]) -> frozenset[int]:
+    return frozenset(fin | rsv | opcode for fin in fins for rsv in rsvs for opcode in opcodes)
+
+
+class Grammar:
+    """
+    What one direction may consist of; shared by all connections with the same agreement.
+
+    @ivar mask_bit: the top bit of each frame's second octet.
+    @ivar mask_size: octets between a frame's length and its payload.
+    @ivar sizes: the octets of a whole short frame, by its second octet.
+    @ivar starts: first octets of frames that begin a message.
+    @ivar continuations: first octets of frames of data inside a message.
+    @ivar controls: first octets of control frames.
+    @ivar wholes: first octets of frames that are a whole message, if a short one cannot be too big.
+    @ivar is_extended: an extension that we do not know was agreed on: bits and opcodes are its business.
+    @ivar max_message: the most octets of a message; 0 is no limit.
+    """
+
+    __slots__ = (
+        "continuations",
+        "controls",
+        "is_extended",
+        "mask_bit",
+        "mask_size",
+        "max_message",
+        "sizes",
+        "starts",
+        "wholes",
+    )
+
+    def __init__(self, masked: bool, deflated: bool, extended: bool, max_message: int) -> None:
+        self.mask_bit = _MASKED if masked else 0
+        self.mask_size = 4 if masked else 0
+        self.sizes = tuple(
+            2 + self.mask_size + (second & 0x7F)
+            if second & _MASKED == self.mask_bit and second & 0x7F <= MAX_CONTROL
+            else -1
+            for second in range(256)
+        )
+        fins = (0, _FIN)
+        rsvs: Iterable[int] = _EVERY_RSV if extended else (0,)
+        first_rsvs: Iterable[int] = _EVERY_RSV if extended else (0, _RSV1) if deflated else (0,)
+        reserved = range(0x3, 0x8) if extended else ()
+        self.starts = _first_octets(fins, first_rsvs, (0x1, 0x2, *reserved))
+        self.continuations = _first_octets(fins, rsvs, (0x0, *reserved))
+        self.controls = _first_octets((_FIN,), rsvs, range(CLOSE, 0x10) if extended else (CLOSE, PING, PONG))
+        self.is_extended = extended
+        self.max_message = max_message
+        self.wholes = (
+            frozenset(first for first in self.starts if first & _FIN)
+            if not 0 < max_message < MAX_CONTROL
+            else frozenset()
+        )
+
+
+@lru_cache(maxsize=64)
+def grammar(masked: bool, deflated: bool, extended: bool, max_message: int) -> Grammar:
+    """The L{Grammar} of a direction: frames from clients are masked, those from servers are not."""
+    return Grammar(masked, deflated, extended, max_message)
+
+
+_NONE: frozenset[int] = frozenset()
+
+_UNMASKED = Violation(PROTOCOL_ERROR, "a frame without a mask")
+_WRONGLY_MASKED = Violation(PROTOCOL_ERROR, "a frame with a mask")
+_NOT_MINIMAL = Violation(PROTOCOL_ERROR, "a length that is not minimal")
+_TOP_BIT = Violation(PROTOCOL_ERROR, "a length over 63 bits")
+_LONG_CONTROL = Violation(PROTOCOL_ERROR, f"a control frame over {MAX_CONTROL} octets")
+
+
+class Follower:
+    """
+    Follows the frames of one direction.
+
+    A header that has not come whole is kept (at most 9 octets), and so is a
+    control frame (at most 130): it is judged before it goes on.
+
+    @ivar is_shut: nothing is forwarded any more.
+    @ivar octets: how many have been forwarded.
+    @ivar messages: how many messages' last frames have been seen.
+    @ivar swallowed: how many pongs were answers to our own pings.
+    """
+
+    __slots__ = (
+        "_expected",
+        "_grammar",
+        "_held",
+        "_is_halting",
+        "_is_over",
+        "_left",
+        "_mark",
+        "_message_size",
+        "_sizes",
+        "_wholes",
+        "is_shut",
+        "messages",
+        "octets",
+        "swallowed",
+    )
+
+    def __init__(self, grammar: Grammar, mark: bytes = b"") -> None:
+        """
+        @param mark: pongs with this payload go no further.
+        """
+        self._grammar = grammar
+        self._mark = mark
+        self._sizes = grammar.sizes
+        self._wholes = grammar.wholes
+        self._expected = grammar.starts
+        self._left = 0
+        self._held = b""
+        self._message_size = 0
+        self._is_halting = self.is_shut = self._is_over = False
+        self.octets = self.messages = self.swallowed = 0
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether what has been forwarded ends with a frame."""
+        return not self._left
+
+    def halt(self) -> None:
+        """Stop at the end of the frame that is on its way; there must be one."""
+        self._is_halting = True
+
+    def shut(self) -> None:
+        """Forward nothing more; frames are still followed, up to a Close."""
+        self.is_shut = True
+        self._is_halting = False
+        self._wholes = _NONE
+
+    def receive(self, data: bytes) -> bytes | Notice:
+        """
+        Follow more octets.
+
+        @return: those that go on, all of them of messages; or a L{Notice} when there is more to say.
+        """
+        # The common case: a segment that is one short message.
+        size = len(data)
+        if size > 1 and data[0] in self._wholes and self._sizes[data[1]] == size:
+            self.octets += size
+            self.messages += 1
+            return data
+        return self._follow(data)
+
+    def _follow(self, data: bytes) -> bytes | Notice:
+        size = len(data)
+        if self._is_over:
+            return Notice()
+        if self._left > size:
+            self._left -= size
+            return self._passed(data) or Notice(is_active=True)
+        at, self._left = self._left, 0
+        if self._is_halting:
+            self._is_halting = False
+            self._choose_way()
+            return Notice(self._passed(data[:at]), True, is_boundary=True, rest=data[at:])
+        if self._held:
+            data = self._held + data
+            size = len(data)
+            self._held = b""
+        grammar = self._grammar
+        is_active = at > 0
+        is_close = False
+        violation: Violation | None = None
+        kept = b""
+        start = 0
+        while at < size:
+            if size - at < 2:
+                self._held = data[at:]
+                break
+            first = data[at]
+            second = data[at + 1]
+            length = second & 0x7F
+            payload = at + 2
+            if second & _MASKED != grammar.mask_bit:
+                violation = _UNMASKED if grammar.mask_bit else _WRONGLY_MASKED
+                break
+            if first in self._expected:
+                if length > MAX_CONTROL:
+                    payload += 2 if length == 126 else 8
+                    if payload > size:
+                        self._held = data[at:]
+                        break
+                    length = int.from_bytes(data[at + 2 : payload], "big")
+                    if length < (126 if payload - at == 4 else 0x10000):
+                        violation = _NOT_MINIMAL
+                        break
+                    if length >> 63:
+                        violation = _TOP_BIT
+                        break
+                self._message_size += length
+                if grammar.max_message and self._message_size > grammar.max_message:
+                    violation = Violation(TOO_BIG, f"a message over {grammar.max_message} octets")
+                    break
+                if not first & _FIN:
+                    self._expected = grammar.continuations
+                elif first & _OPCODE < 0x3 or self._expected is grammar.starts:
+                    # What an extension puts inside a message does not end it.
+                    self._expected = grammar.starts
+                    self._message_size = 0
+                    self.messages += 1
+                is_active = True
+                at = payload + grammar.mask_size + length
+            elif first in grammar.controls:
+                if length > MAX_CONTROL:
+                    violation = _LONG_CONTROL
+                    break
+                end = payload + grammar.mask_size + length
+                if end > size:
+                    self._held = data[at:]
+                    break
+                if first & _OPCODE == PONG:
+                    is_active = True
+                    if self._mark and length == len(self._mark) and self._payload(data, payload, end) == self._mark:
+                        self.swallowed += 1
+                        kept += data[start:at]
+                        start = end
+                elif first & _OPCODE == CLOSE:
+                    # With reserved bits the payload may be an extension's.
+                    problem = "" if first & _RSV else problem_of(self._payload(data, payload, end))
+                    if problem:
+                        violation = Violation(PROTOCOL_ERROR, problem)
+                        break
+                    is_close = True
+                    size = end
+                at = end
+            else:
+                violation = self._explain(first)
+                break
+        if at > size:
+            self._left = at - size
+            at = size
+        octets = self._passed(kept + data[start:at] if kept else data[start:at])
+        self._is_over = is_close or violation is not None
+        self._choose_way()
+        if self._is_over or not is_active or not octets:
+            return Notice(octets, is_active, is_close, violation)
+        return octets
+
+    def _payload(self, data: bytes, begin: int, end: int) -> bytes:
+        if not self._grammar.mask_size:
+            return data[begin:end]
+        return unmasked(data[begin + 4 : end], data[begin : begin + 4])
+
+    def _explain(self, first: int) -> Violation:
+        if first & _RSV and not self._grammar.is_extended and first & ~_RSV in self._expected | self._grammar.controls:
+            text = "a reserved bit"
+        elif first & _OPCODE >= CLOSE:
+            text = "an unknown opcode" if first & _OPCODE > PONG else "a control frame in fragments"
+        elif first & _OPCODE > 0x2:
+            text = "an unknown opcode"
+        elif first & _OPCODE:
+            text = "a new message inside another"
+        else:
+            text = "a continuation of nothing"
+        return Violation(PROTOCOL_ERROR, text)
+
+    def _passed(self, octets: bytes) -> bytes:
+        if self.is_shut:
+            return b""
+        self.octets += len(octets)
+        return octets
+
+    def _choose_way(self) -> None:
+        """Whether the next segment may be a whole short message."""
+        if self._left or self._held or self._is_over or self.is_shut or self._expected is not self._grammar.starts:
+            self._wholes = _NONE
+        else:
+            self._wholes = self._grammar.wholes

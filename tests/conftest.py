@@ -1,0 +1,88 @@
+"""What tests with real sockets share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.proxy import Proxy
+from tests.support.wire import Origin, Wire
+
+ORIGINS = 160
+"""How many tests of a session can have an origin server of their own."""
+
+
+class _Shared:
+    """One proxy for all tests that need no special configuration, with an origin server for each of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.origins = [Origin(f"/o{number}") for number in range(ORIGINS)]
+        rules = [
+            {"name": origin.prefix, "pattern": f"^{origin.prefix}(/.*)$", "target": f"http://127.0.0.1:{origin.port}",
+             "rewrite": "$1"}
+            for origin in self.origins
+        ]
+        self.proxy = Proxy(folder, {"rules": rules})
+        self.unused = iter(self.origins)
+
+    def close(self) -> None:
+        text = self.proxy.stop()
+        for origin in self.origins:
+            origin.close()
+        assert "Traceback" not in text, text
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Shared]:
+    """The one proxy of this session."""
+    one = _Shared(tmp_path_factory.mktemp("shared"))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def proxy(shared: _Shared) -> Proxy:
+    """A proxy; a path below C{origin.prefix} goes to C{origin}, without that prefix."""
+    return shared.proxy
+
+
+@pytest.fixture
+def origin(shared: _Shared) -> Iterator[Origin]:
+    """An origin server that no other test uses."""
+    one = next(shared.unused)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def client(proxy: Proxy) -> Iterator[Wire]:
+    """A client's connection to the proxy."""
+    with proxy.connect() as wire:
+        yield wire
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
+    """Start a proxy with a configuration of its own: C{start(rules=[...], limits={...})}."""
+    started: list[Proxy] = []
+
+    def start(*, reactor: str | None = None, environment: dict[str, str] | None = None, **config: Any) -> Proxy:
+        one = Proxy(tmp_path / f"proxy{len(started)}", config, reactor=reactor, environment=environment)
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        text = one.stop()
+        assert "Traceback" not in text, text
+
+
+@pytest.fixture
+def own_origin() -> Iterator[Origin]:
+    """An origin server for a proxy with a configuration of its own."""
+    one = Origin()
+    yield one
+    one.close()
