@@ -1,0 +1,59 @@
+"""
+The C{proxyd} command.
+
+Each subcommand is a function from its arguments to the exit status: 0 good,
+1 something is wrong with what was looked at, 2 with the call itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from proxyd.errors import ConfigError, Problem
+from proxyd.service.config import Unreadable, load
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Say whether proxyd would start with this file, and if not, everything that is wrong with it."""
+    try:
+        config = load(arguments.file, os.environ)
+    except Unreadable as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except ConfigError as error:
+        sys.stdout.write(f"{error}\n")
+        return 1
+    for warning in config.warnings:
+        sys.stdout.write(f"{_marked(config.source, warning)}\n")
+    count = len(config.rules)
+    sys.stdout.write(f"{config.source}: ok, {count} {'rule' if count == 1 else 'rules'}\n")
+    return 0
+
+
+def _marked(source: str, warning: Problem) -> str:
+    return f"{source}:{warning.line}: warning: {warning}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="proxyd", description="A rule-matching reverse proxy for HTTP and WebSocket.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    check = commands.add_parser("check", help="say whether a configuration is good", description=_check.__doc__)
+    check.add_argument("file", metavar="FILE", help="the configuration, YAML")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Run one command and return its exit status.
+
+    @param argv: the arguments without the program's name; those of this process by default.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as error:
+        return int(error.code or 0)
+    run: int = arguments.run(arguments)
+    return run

@@ -1,0 +1,1 @@
+"""The running service: configuration, the Resource tree, logs, its lifetime."""

@@ -1,0 +1,112 @@
+"""Where clients come in: endpoint strings, and TLS with a certificate chosen by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IProtocolFactory
+from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from proxyd.errors import ConfigError, Problem
+from proxyd.service.settings import Listener, ListenerTLS
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """
+    TLS to clients, with the certificate that fits the name they ask for.
+
+    The first certificate is for those who ask for none that is known.
+    """
+
+    def __init__(self, settings: ListenerTLS) -> None:
+        """
+        @raise ConfigError: a file cannot be read or holds something else.
+        """
+        self._settings = settings
+        self.reload()
+
+    def reload(self) -> None:
+        """
+        Read the files again; connections that are open keep what they have.
+
+        @raise ConfigError: a file cannot be read or holds something else.  What was read before stays in force.
+        """
+        authority = None
+        if self._settings.client_ca is not None:
+            authority = trustRootFromCertificates(
+                [Certificate.loadPEM(block) for block in _CERTIFICATE.findall(_read(self._settings.client_ca))]
+            )
+        contexts = [_context(name, authority) for name in self._settings.certificates]
+        by_name: dict[str, SSL.Context] = {}
+        for names, context in contexts:
+            for name in names:
+                by_name.setdefault(name, context)
+        default = contexts[0][1]
+        default.set_tlsext_servername_callback(self._choose)
+        self._default, self._by_name = default, by_name
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        return SSL.Connection(self._default, None)
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        name = (connection.get_servername() or b"").decode("latin-1").lower().removesuffix(".")
+        context = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        if context is not None:
+            connection.set_context(context)
+
+
+def _read(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigError((Problem((), f"cannot be read: {error.strerror}"),), name) from error
+
+
+def _context(name: str, authority: Any) -> tuple[list[str], SSL.Context]:
+    """
+    @return: the names that a certificate is for, and the context that shows it.
+    """
+    octets = _read(name)
+    try:
+        own = PrivateCertificate.loadPEM(octets)
+        chain = [Certificate.loadPEM(block).original for block in _CERTIFICATE.findall(octets)[1:]]
+        options = CertificateOptions(
+            privateKey=own.privateKey.original,
+            certificate=own.original,
+            extraCertChain=chain or None,
+            trustRoot=authority,
+            # The context that SNI chooses needs them, too, not only the one that Twisted sets them on.
+            acceptableProtocols=[b"http/1.1"],
+        )
+        return _names(own.original.to_cryptography()), options.getContext()
+    except (SSL.Error, ValueError) as error:
+        raise ConfigError((Problem((), "must hold a certificate and its private key in PEM form"),), name) from error
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [name.lower() for name in alternatives.get_values_for_type(x509.DNSName)]
+
+
+def listen(
+    reactor: Any, listener: Listener, factory: IProtocolFactory, tls: ServerTLS | None
+) -> Deferred[IListeningPort]:
+    """Listen on one endpoint."""
+    if tls is not None:
+        factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
+    listening: Deferred[IListeningPort] = serverFromString(reactor, listener.endpoint).listen(factory)
+    return listening

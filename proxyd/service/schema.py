@@ -1,0 +1,152 @@
+"""The file as users write it, for pydantic: what each section may hold."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from twisted.internet.endpoints import serverFromString
+
+from proxyd.rules.codec import FileName, NoAuth, NoRate, Proxy
+from proxyd.rules.problems import Document
+from proxyd.service.settings import Limits, Log, Timeouts
+
+MIN_HEAD: Final = 1024
+"""The smallest C{limits.header} and C{limits.responseHeader}, octets: a browser's head has to fit."""
+
+MIN_URI: Final = 64
+"""The smallest C{limits.uri}, octets."""
+
+
+class Expanded(str):
+    """A string that a variable made: a number may be meant."""
+
+
+def _number(value: object) -> object:
+    if isinstance(value, Expanded):
+        try:
+            return int(value)
+        except ValueError:
+            try:
+                return float(value)
+            except ValueError:
+                return value
+    return value
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Expanded) else value
+
+
+def _endpoint(text: str) -> str:
+    # What systemd hands over is only there when proxyd runs under it.
+    if text.partition(":")[0] != "systemd":
+        try:
+            serverFromString(object(), text)
+        except Exception as error:
+            # Each plugin has its own ways to refuse a string.
+            raise ValueError(f"is no server endpoint, such as tcp:8080:interface=127.0.0.1: {error}") from error
+    return text
+
+
+def _network(text: str) -> str:
+    if text != "unix":
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ValueError(f"must be an address, a network such as 10.0.0.0/8, or unix: {error}") from error
+    return text
+
+
+def _later(feature: str, *defaults: object) -> AfterValidator:
+    """Return a check that lets only the defaults of a feature through that is not there yet."""
+
+    def check(value: object) -> object:
+        # 1 == True, so the types count too.
+        if not any(value == default and type(value) is type(default) for default in defaults):
+            raise ValueError(f"must be left out: {feature} not available yet")
+        return value
+
+    return AfterValidator(check)
+
+
+def _listen_kind(value: object) -> str:
+    return "<mapping>" if isinstance(value, dict) else "<string>"
+
+
+_Text = Annotated[str, BeforeValidator(_plain)]
+_Seconds = Annotated[float, Field(ge=0), BeforeValidator(_number)]
+_Count = Annotated[int, BeforeValidator(_number)]
+_Endpoint = Annotated[str, BeforeValidator(_plain), AfterValidator(_endpoint)]
+_File = Annotated[FileName, BeforeValidator(_plain)]
+
+
+class _ListenerTLS(Document):
+    certificates: Annotated[list[_File], Field(min_length=1)]
+    client_ca: _File | None = Field(default=None, alias="clientCA")
+
+
+class ListenerDocument(Document):
+    endpoint: _Endpoint
+    tls: _ListenerTLS | None = None
+
+
+_Listen = Annotated[
+    Annotated[_Endpoint, Tag("<string>")] | Annotated[ListenerDocument, Tag("<mapping>")], Discriminator(_listen_kind)
+]
+
+
+_TIMEOUTS, _LIMITS, _LOG = Timeouts(), Limits(), Log()
+
+
+class _Timeouts(Document):
+    header: _Seconds = _TIMEOUTS.header
+    body: _Seconds = _TIMEOUTS.body
+    connect: _Seconds = _TIMEOUTS.connect
+    response: _Seconds = _TIMEOUTS.response
+    keep_alive: _Seconds = _TIMEOUTS.keep_alive
+    websocket_idle: _Seconds = _TIMEOUTS.websocket_idle
+    websocket_ping: _Seconds = _TIMEOUTS.websocket_ping
+    drain: _Seconds = _TIMEOUTS.drain
+
+
+class _Limits(Document):
+    connections: Annotated[_Count, Field(ge=1)] = _LIMITS.connections
+    per_client: Annotated[_Count, Field(ge=0)] = _LIMITS.per_client
+    per_host: Annotated[_Count, Field(ge=1)] = _LIMITS.per_host
+    header: Annotated[_Count, Field(ge=MIN_HEAD)] = _LIMITS.header
+    response_header: Annotated[_Count, Field(ge=MIN_HEAD)] = _LIMITS.response_header
+    uri: Annotated[_Count, Field(ge=MIN_URI)] = _LIMITS.uri
+    body: Annotated[_Count, Field(ge=0)] = _LIMITS.body
+    max_message: Annotated[_Count, Field(ge=0)] = _LIMITS.max_message
+    rate: NoRate = None
+
+
+class _Log(Document):
+    access: _File | None = _LOG.access
+    format: Annotated[Literal["combined", "json"], BeforeValidator(_plain)] = _LOG.format
+    query: bool = _LOG.query
+
+
+class _Outbound(Document):
+    proxy: Annotated[Proxy, BeforeValidator(_plain)] = None
+    tls: Annotated[Any, _later("TLS to proxies is", None, {})] = None
+
+
+class ConfigDocument(Document):
+    """The file as users write it (the reference is its documentation); its rules are read one by one."""
+
+    listen: Annotated[list[_Listen], Field(min_length=1)]
+    admin: Annotated[Any, _later("the admin API is", {}, {"listen": []})] = None
+    store: Annotated[Any, _later("the rule store is")] = None
+    workers: Annotated[Any, BeforeValidator(_number), _later("more than one process is", 1)] = 1
+    outbound: _Outbound = _Outbound()
+    auth: NoAuth = None
+    timeouts: _Timeouts = _Timeouts()
+    limits: _Limits = _Limits()
+    trusted_proxies: list[Annotated[_Text, AfterValidator(_network)]] = []
+    forwarded: bool = False
+    traceparent: Annotated[Any, _later("trace context is", False)] = False
+    log: _Log = _Log()
+    rules: list[Any] = []

@@ -1,0 +1,144 @@
+"""
+What requests are served by: rules and settings at one moment.
+
+A request keeps the snapshot that it began with.  A change makes a new one and
+puts it in the old one's place with one assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from proxyd.forward.html import Rewriter
+from proxyd.forward.pool import Upstream
+from proxyd.http.forwarded import TrustedProxies
+from proxyd.outbound.route import OriginEndpoint, Route, TLSSettings
+from proxyd.rules.model import Rule, TargetURL
+from proxyd.rules.outgoing import Outgoing
+from proxyd.rules.table import RuleTable
+from proxyd.service.settings import Config, Timeouts
+from proxyd.websocket.relay import RelayOptions
+
+
+class Upstreams:
+    """The connections to all origin servers: one L{Upstream} for each way to one."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._by_route: dict[tuple[Route, float], Upstream] = {}
+
+    def get(self, route: Route, connect_timeout: float, limit: int, response_head_size: int) -> Upstream:
+        """
+        The connections by one route.
+
+        @raise proxyd.errors.RuleUnusable: the route cannot be used.
+        """
+        key = route, connect_timeout
+        upstream = self._by_route.get(key)
+        if upstream is None:
+            endpoint = OriginEndpoint(self._reactor, route, connect_timeout)
+            upstream = self._by_route[key] = Upstream(route.name, endpoint, self._reactor)
+        upstream.limit = limit
+        upstream.response_head_size = response_head_size
+        return upstream
+
+    def retire(self) -> None:
+        """Close all connections, each when its exchange is done."""
+        for upstream in self._by_route.values():
+            upstream.retire()
+
+
+def route_of(rule: Rule, url: TargetURL) -> Route:
+    """
+    @return: the way to the target of a rule.
+    """
+    tls = None
+    if url.secure:
+        tls = TLSSettings(
+            rule.tls.server_name or url.host, rule.secure, rule.tls.ca, rule.tls.certificate, rule.tls.key
+        )
+    return Route(url.host, url.port, url.socket, rule.endpoint, tls)
+
+
+class RuleInUse:
+    """
+    What serving a request needs of the rule that takes it.
+
+    @ivar outgoing: what the rule makes of requests.
+    @ivar upstream: the connections to its target.
+    @ivar timeouts: the service's, with the rule's own in their place.
+    @ivar body_limit: octets of a request's body; 0 is no limit.
+    @ivar html: makes what changes a page on its way back.
+    @ivar relaying: how its WebSockets are relayed.
+    @ivar variables: the names of the variables that it uses.
+    @ivar values: what they were when this was made.
+    """
+
+    __slots__ = ("body_limit", "html", "outgoing", "relaying", "timeouts", "upstream", "values", "variables")
+
+    variables: tuple[str, ...]
+    values: tuple[str | None, ...]
+
+    def __init__(self, rule: Rule, environment: Mapping[str, str], config: Config, upstreams: Upstreams) -> None:
+        """
+        @raise proxyd.errors.RuleUnusable: the rule cannot be followed.
+        """
+        own, service = rule.timeouts, config.timeouts
+        self.outgoing = Outgoing(rule, environment)
+        self.timeouts = Timeouts(
+            connect=service.connect if own.connect is None else own.connect,
+            response=service.response if own.response is None else own.response,
+            body=service.body if own.body is None else own.body,
+        )
+        self.upstream = upstreams.get(
+            route_of(rule, self.outgoing.url),
+            self.timeouts.connect,
+            config.limits.per_host,
+            config.limits.response_header,
+        )
+        self.body_limit = config.limits.body if rule.limits.body is None else rule.limits.body
+        self.html: Callable[[], Rewriter] | None = None
+        if rule.base is not None or rule.relative_paths:
+            self.html = partial(Rewriter, rule.base, rule.relative_paths)
+        self.relaying = RelayOptions(
+            idle=service.websocket_idle if own.websocket_idle is None else own.websocket_idle,
+            ping=service.websocket_ping,
+            max_message=config.limits.max_message,
+        )
+
+
+class Snapshot:
+    """
+    Rules and settings at one moment.
+
+    @ivar config: the configuration.
+    @ivar table: its rules.
+    @ivar trusted: the proxies whose word is believed.
+    """
+
+    def __init__(self, config: Config, environment: Mapping[str, str], upstreams: Upstreams) -> None:
+        self.config = config
+        self.table = RuleTable(config.rules)
+        self.trusted = TrustedProxies(config.trusted_proxies)
+        self.upstreams = upstreams
+        self._environment = environment
+        self._in_use: dict[str, RuleInUse] = {}
+
+    def rule_in_use(self, rule: Rule) -> RuleInUse:
+        """
+        What serving a request needs of a rule, made when it is first asked for.
+
+        @raise proxyd.errors.RuleUnusable: the rule cannot be followed at present.
+        """
+        known = self._in_use.get(rule.id)
+        if known is not None and (not known.variables or known.values == self._values(known.variables)):
+            return known
+        made = self._in_use[rule.id] = RuleInUse(rule, self._environment, self.config, self.upstreams)
+        made.variables = rule.variables
+        made.values = self._values(made.variables)
+        return made
+
+    def _values(self, variables: tuple[str, ...]) -> tuple[str | None, ...]:
+        return tuple(self._environment.get(name) for name in variables)

@@ -1,0 +1,88 @@
+"""
+YAML text as plain values, with the line of each place in it.
+
+Beyond what YAML itself refuses, two equal keys of a mapping are a problem:
+PyYAML would silently keep the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from proxyd.errors import ConfigError, Problem
+
+Path = tuple[str | int, ...]
+
+
+class Source:
+    """
+    One YAML document.
+
+    @ivar value: the document as plain values.
+    @ivar problems: its duplicate keys.
+    """
+
+    def __init__(self, text: str) -> None:
+        """
+        @raise ConfigError: it is no YAML.
+        """
+        self.problems: list[Problem] = []
+        try:
+            loader = yaml.SafeLoader(text)
+            self._root = loader.get_single_node()
+            if self._root is not None:
+                self.problems += _duplicates(self._root, (), set())
+            # The constructor merges "<<" into the nodes themselves, so it comes after the look at the keys.
+            self.value: Any = None if self._root is None else loader.construct_document(self._root)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            what = " ".join(part for part in (error.context, error.problem) if part)
+            raise ConfigError((Problem((), f"no YAML: {what}", None if mark is None else mark.line + 1),)) from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError((Problem((), f"no YAML: {error}"),)) from error
+
+    def line(self, path: Path) -> int | None:
+        """Return the line of this place, from 1; of the nearest place around it where there is no such."""
+        node = self._root
+        if node is None:
+            return None
+        line: int = node.start_mark.line + 1
+        for part in path:
+            found = _child(node, part)
+            if found is None:
+                break
+            line, node = found
+        return line
+
+
+def _child(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
+    """Return the line where a member of a mapping or sequence begins, and its value."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in reversed(node.value):
+            if isinstance(key, yaml.ScalarNode) and key.value == str(part):
+                return key.start_mark.line + 1, value
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part].start_mark.line + 1, node.value[part]
+    return None
+
+
+def _duplicates(node: yaml.Node, path: Path, seen: set[int]) -> Iterator[Problem]:
+    """Return the keys that a mapping has twice; C{seen} keeps aliases from being looked at again, or for ever."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            yield from _duplicates(child, (*path, index), seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name = str(key.value)
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and name in lines:
+                yield Problem((*path, name), f"is there twice, first in line {lines[name]}; keep one", line)
+            lines.setdefault(name, line)
+            yield from _duplicates(value, (*path, name), seen)

@@ -1,0 +1,60 @@
+"""C{twistd proxyd}: its options, and the service for them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from proxyd.errors import ConfigError
+
+
+class Options(usage.Options):
+    """The command line of C{twistd proxyd}."""
+
+    synopsis = "[options]"
+    longdesc = "A rule-matching reverse proxy for HTTP and WebSocket. See etc/proxyd.yaml for an example."
+    optParameters = [["config", "c", None, "The configuration file (YAML). Required."]]
+
+    def postOptions(self) -> None:
+        if self["config"] is None:
+            raise usage.UsageError("say which configuration file with --config FILE")
+        # twistd has installed a reactor by now if it was given --reactor; else ours is the faster one.
+        if "twisted.internet.reactor" not in sys.modules:
+            from proxyd.reactor import install
+
+            install()
+
+
+def makeService(options: Options) -> IService:
+    """
+    The service for C{twistd}: with SIGHUP it reloads, with a second SIGTERM it stops at once.
+
+    A bad configuration ends the process with all that is wrong with it.
+    """
+    from twisted.internet import reactor
+
+    from proxyd.service.assembly import make_service
+
+    try:
+        service = make_service(reactor, options["config"])
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(1) from error
+
+    def reload(*_: Any) -> None:
+        reactor.callFromThread(service.reload)  # type: ignore[attr-defined]
+
+    def stop_at_once(*_: Any) -> None:
+        reactor.callFromThread(service.stop_at_once)  # type: ignore[attr-defined]
+
+    def catch_second_signal() -> None:
+        signal.signal(signal.SIGTERM, stop_at_once)
+        signal.signal(signal.SIGINT, stop_at_once)
+
+    signal.signal(signal.SIGHUP, reload)
+    reactor.addSystemEventTrigger("before", "shutdown", catch_second_signal)
+    return service
