@@ -93,6 +93,7 @@ class Channel(protocol.Protocol):
         self._advancing = False
         # The header time-out runs: from a head's first octet, on a new connection from its beginning.
         self._awaiting_rest = True
+        self._previous: RequestHead | None = None
         # The present request
         self._responder: Responder | None = None
         self._reader: BodyReader | None = None
@@ -219,7 +220,7 @@ class Channel(protocol.Protocol):
         if self.port < 0:
             self._learn_addresses()
         try:
-            head = parse_request(octets)
+            head = parse_request(octets, self._previous)
             if len(head.raw_target) > self.settings.limits.uri:
                 raise LimitExceeded(f"The request-target is longer than {self.settings.limits.uri} octets.", 414)
         except RequestError as error:
@@ -230,7 +231,7 @@ class Channel(protocol.Protocol):
         self._minor = head.minor
         self._keep = head.keep_alive and not site.draining
         self._reader = request_body(head)
-        self.head = head
+        self.head = self._previous = head
         self.record = Record(head, self.peer, site.clock.seconds())
         self._recording = True
         site.respond(head, self)

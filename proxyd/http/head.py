@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
 
@@ -74,6 +75,9 @@ class RequestHead:
     @ivar keep_alive: whether the client will use the connection again.
     @ivar expects_continue: whether the client waits for a 100 with its body.
     @ivar upgrade: the members of C{Upgrade} in lower case.
+    @ivar section: the octets that the fields were read from.
+    @ivar memo: what was worked out from the fields, for the next head that
+        repeats them; whose it is, is for those who put it there to know.
     """
 
     __slots__ = (
@@ -85,9 +89,11 @@ class RequestHead:
         "host_value",
         "keep_alive",
         "length",
+        "memo",
         "method",
         "minor",
         "raw_target",
+        "section",
         "target",
         "upgrade",
     )
@@ -105,6 +111,22 @@ class RequestHead:
     keep_alive: bool
     expects_continue: bool
     upgrade: tuple[bytes, ...]
+    section: bytes
+    memo: Any
+
+    def repeat(self, previous: RequestHead) -> None:
+        """Take everything but the request line from a head with the same fields."""
+        self.section = previous.section
+        self.memo = previous.memo
+        self.fields = previous.fields
+        self.host = previous.host
+        self.host_value = previous.host_value
+        self.connection = previous.connection
+        self.length = previous.length
+        self.chunked = previous.chunked
+        self.keep_alive = previous.keep_alive
+        self.expects_continue = previous.expects_continue
+        self.upgrade = previous.upgrade
 
     @property
     def has_body(self) -> bool:
@@ -147,17 +169,32 @@ class _Unreadable(Exception):
     """The fields of a head break the grammar or contradict one another."""
 
 
-def parse_request(octets: bytes) -> RequestHead:
+def parse_request(octets: bytes, previous: RequestHead | None = None) -> RequestHead:
     """
     Read the head of a request.
 
     @param octets: from the request line to the empty line, which ends them.
+    @param previous: the request before this one on the same connection.
+        Clients repeat their fields from request to request, and what is the
+        same to the octet need not be read twice.
 
     @raise RequestError: this is no request that proxyd serves: 400; 405 for
         C{CONNECT}; 501 for an unknown method; 505 for another version.
     """
     head = RequestHead()
-    _read_request_line(head, octets[: octets.find(b"\r\n")])
+    line_end = octets.find(b"\r\n")
+    _read_request_line(head, octets[:line_end])
+    section = octets[line_end:]
+    if (
+        previous is not None
+        and section == previous.section
+        and head.minor == previous.minor
+        and head.target.authority is previous.target.authority is None
+    ):
+        head.repeat(previous)
+        return head
+    head.section = section
+    head.memo = None
     try:
         head.fields = _read_fields(HttpRequestParser, octets)
         _read_request_fields(head)

@@ -71,13 +71,14 @@ class Outgoing:
         check_rewritten(path)
         return path + target.query
 
-    def head(self, request: RequestHead, request_target: bytes, forwarding: Fields) -> bytes:
+    def fields(self, request: RequestHead, forwarding: Fields) -> bytes:
         """
-        The head of the request to the origin server.
+        The fields of the request to the origin server, and the empty line: all
+        of its head but the request line, and made of the fields alone.
 
         @param forwarding: C{X-Forwarded-For} and the like.
         """
-        lines = self._lines(request, request_target, forwarding, self._dropped, self._origin)
+        lines = self._lines(request, forwarding, self._dropped, self._origin)
         if request.length is not None:
             lines.append(b"Content-Length: %d\r\n" % request.length)
         elif request.chunked:
@@ -88,11 +89,9 @@ class Outgoing:
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def upgrade_head(
-        self, request: RequestHead, request_target: bytes, forwarding: Fields, handshake: Fields
-    ) -> bytes:
+    def upgrade_fields(self, request: RequestHead, forwarding: Fields, handshake: Fields) -> bytes:
         """
-        The head of the upgrade request to the origin server.
+        The same for an upgrade request.
 
         @param handshake: the fields of our own opening handshake.
 
@@ -101,13 +100,18 @@ class Outgoing:
         accepted = self.rule.origins
         if accepted and any(origin.decode("latin-1") not in accepted for origin in values(request.fields, b"origin")):
             raise UpgradeForbidden("the Origin of the upgrade is not among the rule's origins")
-        lines = self._lines(request, request_target, forwarding, self._dropped | HANDSHAKE, self._upgrade_origin)
+        lines = self._lines(request, forwarding, self._dropped | HANDSHAKE, self._upgrade_origin)
         lines.append(serialize(handshake))
         lines.append(b"\r\n")
         return b"".join(lines)
 
+    @staticmethod
+    def head(request: RequestHead, request_target: bytes, fields: bytes) -> bytes:
+        """The whole head of the request to the origin server."""
+        return b"%b %b HTTP/1.1\r\n%b" % (request.method, request_target, fields)
+
     def _lines(
-        self, request: RequestHead, request_target: bytes, forwarding: Fields, dropped: frozenset[bytes], origin: bytes
+        self, request: RequestHead, forwarding: Fields, dropped: frozenset[bytes], origin: bytes
     ) -> list[bytes]:
         connection = request.connection
         if connection and not dropped.issuperset(connection):
@@ -115,7 +119,7 @@ class Outgoing:
         host = self._host
         if host is None:
             host = request.host_value or self.url.host_value
-        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request_target, host)]
+        lines = [b"Host: %b\r\n" % host]
         if origin:
             for name, value in request.fields:
                 lower = name.lower()

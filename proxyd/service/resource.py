@@ -21,6 +21,7 @@ from proxyd.http.forwarded import forwarding
 from proxyd.http.head import METHODS, RequestHead
 from proxyd.http.upgrade import is_upgrade
 from proxyd.interfaces import IHeadResource
+from proxyd.rules.outgoing import Outgoing
 from proxyd.service.snapshot import Snapshot
 from proxyd.websocket.relay import Relays
 
@@ -49,8 +50,11 @@ class RulesResource(Resource):
 
     def head_received(self, head: RequestHead, channel: Channel) -> None:
         if self.children and unquote_to_bytes(head.target.path[1:].partition(b"/")[0]) in self.children:
-            serve_resource(self, head, channel)
-            return
+            serve_resource(self, head, channel, self._take)
+        else:
+            self._take(head, channel)
+
+    def _take(self, head: RequestHead, channel: Channel) -> None:
         try:
             self._serve(head, channel)
         except ExchangeError as error:
@@ -63,7 +67,56 @@ class RulesResource(Resource):
     def _serve(self, head: RequestHead, channel: Channel) -> None:
         snapshot = self.snapshot
         target, record = head.target, channel.record
-        record.client, fields = forwarding(
+        is_last_hop = head.method in _LIMITED_BY_HOPS and _is_last_hop(head)
+        memo: _Memo | None = head.memo
+        if memo is None or memo.snapshot is not snapshot:
+            memo = head.memo = _Memo(snapshot, head, channel)
+        record.client = memo.client
+        per_client = snapshot.config.limits.per_client
+        if per_client:
+            channel.site.admit(record, per_client)
+        if target.form == "asterisk":
+            _answer_options(channel)
+            return
+        if is_last_hop:
+            (_answer_trace if head.method == b"TRACE" else _answer_options)(channel)
+            return
+        match = snapshot.table.match(target.normal_path, head.host.host if head.host else None, now=self._now)
+        rule = match.rule
+        record.rule_id = rule.id
+        in_use = snapshot.rule_in_use(rule)
+        outgoing, upstream = in_use.outgoing, in_use.upstream
+        record.origin = upstream.name
+        request_target = outgoing.request_target(match, target)
+        if head.upgrade and is_upgrade(head):
+            if not rule.ws:
+                raise NoRuleMatches(f"rule {rule.id} takes no upgrades")
+            switch = self._relays.upgrade(head, in_use.relaying)
+            fields = outgoing.upgrade_fields(head, memo.forwarding, switch.handshake)
+            octets = outgoing.head(head, request_target, fields)
+            exchange = Exchange(channel, upstream, octets, in_use.timeouts, None, switch)
+            channel.serve(exchange, upgrade=True)
+        else:
+            octets = outgoing.head(head, request_target, memo.fields_by(outgoing, head))
+            exchange = Exchange(channel, upstream, octets, in_use.timeouts, in_use.html)
+            channel.serve(exchange, in_use.body_limit)
+        exchange.start()
+
+
+class _Memo:
+    """
+    What follows from a connection and from a request's fields, whatever its request line.
+
+    @ivar snapshot: in which it follows.
+    @ivar client: the client's address.
+    @ivar forwarding: what the origin server is told of it.
+    """
+
+    __slots__ = ("_fields", "_outgoing", "client", "forwarding", "snapshot")
+
+    def __init__(self, snapshot: Snapshot, head: RequestHead, channel: Channel) -> None:
+        self.snapshot = snapshot
+        self.client, self.forwarding = forwarding(
             head.fields,
             peer=channel.peer,
             secure=channel.secure,
@@ -72,33 +125,15 @@ class RulesResource(Resource):
             trusted=snapshot.trusted,
             forwarded=snapshot.config.forwarded,
         )
-        per_client = snapshot.config.limits.per_client
-        if per_client:
-            channel.site.admit(record, per_client)
-        if target.form == "asterisk":
-            _answer_options(channel)
-            return
-        if head.method in _LIMITED_BY_HOPS and _is_last_hop(head):
-            (_answer_trace if head.method == b"TRACE" else _answer_options)(channel)
-            return
-        match = snapshot.table.match(target.normal_path, head.host.host if head.host else None, now=self._now)
-        rule = match.rule
-        record.rule_id = rule.id
-        in_use = snapshot.rule_in_use(rule)
-        record.origin = in_use.upstream.name
-        request_target = in_use.outgoing.request_target(match, target)
-        if head.upgrade and is_upgrade(head):
-            if not rule.ws:
-                raise NoRuleMatches(f"rule {rule.id} takes no upgrades")
-            switch = self._relays.upgrade(head, in_use.relaying)
-            octets = in_use.outgoing.upgrade_head(head, request_target, fields, switch.handshake)
-            exchange = Exchange(channel, in_use.upstream, octets, in_use.timeouts, None, switch)
-            channel.serve(exchange, upgrade=True)
-        else:
-            octets = in_use.outgoing.head(head, request_target, fields)
-            exchange = Exchange(channel, in_use.upstream, octets, in_use.timeouts, in_use.html)
-            channel.serve(exchange, in_use.body_limit)
-        exchange.start()
+        self._outgoing: Outgoing | None = None
+        self._fields = b""
+
+    def fields_by(self, outgoing: Outgoing, head: RequestHead) -> bytes:
+        """The fields that one rule makes of these."""
+        if self._outgoing is not outgoing:
+            self._outgoing = outgoing
+            self._fields = outgoing.fields(head, self.forwarding)
+        return self._fields
 
 
 def _report(error: ExchangeError, head: RequestHead) -> None:
@@ -124,6 +159,7 @@ def _is_last_hop(head: RequestHead) -> bool:
         raise RequestError("Max-Forwards must be one number.")
     hops = int(lines[0])
     if hops:
+        head.section, head.memo = b"", None
         head.fields = [
             (name, b"%d" % (hops - 1) if name.lower() == b"max-forwards" else value) for name, value in head.fields
         ]

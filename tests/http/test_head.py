@@ -487,3 +487,25 @@ def test_response_chunks_in_1_0() -> None:
     """Such framing is faulty (RFC 9112 section 6.1)."""
     with pytest.raises(ResponseMalformed):
         response(b"Transfer-Encoding: chunked", start=b"HTTP/1.0 200 OK")
+
+
+REPEATS = [
+    (b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", b"POST /b?c HTTP/1.1\r\nHost: a\r\n\r\n", True),
+    (b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /a HTTP/1.1\r\nHost: b\r\n\r\n", False),
+    (b"GET /a HTTP/1.0\r\nHost: a\r\n\r\n", b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", False),
+    (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", False),
+    (b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", False),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "repeats"), REPEATS)
+def test_fields_that_repeat(first: bytes, second: bytes, repeats: bool) -> None:
+    """Fields that are the same to the octet are not read again; whatever is read is what it would be alone."""
+    previous = parse_request(first)
+    previous.memo = object()
+    head, alone = parse_request(second, previous), parse_request(second)
+    assert (head.fields is previous.fields) is repeats
+    assert (head.memo is previous.memo) is repeats
+    for name in set(RequestHead.__slots__) - {"memo", "target"}:
+        assert getattr(head, name) == getattr(alone, name)
+    assert head.target.path == alone.target.path

@@ -130,6 +130,30 @@ def test_connections_are_kept(client: Wire, origin: Origin) -> None:
     origin.assert_idle()
 
 
+def test_repeated_fields(client: Wire, origin: Origin) -> None:
+    """Requests whose fields are those of the one before are read like any other, and so are those that differ."""
+    server = None
+    for number, field in enumerate(["X-A: 1", "X-A: 1", "X-A: 2", "X-A: 1", "X-A: 1"]):
+        client.request("POST", f"{origin.prefix}/{number}", field, body=b"%d" % number)
+        server = server or origin.accept()
+        request = server.read_message()
+        assert request.line == f"POST /{number} HTTP/1.1"
+        assert (f"X-A: {request.get('X-A')}", request.body) == (field, b"%d" % number)
+        assert request.all("X-Forwarded-For") == ["127.0.0.1"]
+        server.respond()
+        client.read_message()
+    client.send(f"GET {origin.prefix}/ HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+    assert server.read_message().get("Via") == "1.0 proxyd"
+    server.respond()
+    client.read_message()
+    client.send(f"GET {origin.prefix}/ HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+    assert server.read_message().get("Via") == "1.1 proxyd"
+    server.respond()
+    client.read_message()
+    client.send(f"GET http://b.test{origin.prefix}/ HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+    assert server.read_message().get("Host") == "b.test"
+
+
 def test_pipelining(client: Wire, origin: Origin) -> None:
     """Requests that come at once are answered in their order."""
     for number in range(20):
@@ -477,10 +501,10 @@ def test_max_forwards(client: Wire, origin: Origin) -> None:
     assert (response.status, response.get("Content-Type")) == (200, "message/http")
     assert b"X-Own: 1" in response.body
     assert b"secret" not in response.body
-    client.request("OPTIONS", f"{origin.prefix}/", "Max-Forwards: 1")
-    server = origin.accept()
-    assert server.read_message().get("Max-Forwards") == "0"
-    server.respond()
-    client.read_message()
-    client.request("GET", f"{origin.prefix}/", "Max-Forwards: 0")
-    assert server.read_message().get("Max-Forwards") == "0"
+    server = None
+    for method, seen in [("GET", "2"), ("OPTIONS", "1"), ("OPTIONS", "1"), ("GET", "2"), ("TRACE", "1")]:
+        client.request(method, f"{origin.prefix}/", "Max-Forwards: 2")
+        server = server or origin.accept()
+        assert server.read_message().get("Max-Forwards") == seen
+        server.respond()
+        client.read_message()

@@ -33,14 +33,14 @@ def request(*fields: str, line: str = "GET /x HTTP/1.1") -> RequestHead:
 
 def lines(rule: Outgoing, head: RequestHead) -> list[str]:
     """The head that the origin server gets."""
-    octets = rule.head(head, head.raw_target, FORWARDING)
+    octets = rule.head(head, head.raw_target, rule.fields(head, FORWARDING))
     assert octets.endswith(b"\r\n\r\n")
     return octets.decode("latin-1").split("\r\n")[:-2]
 
 
 def upgrade_lines(rule: Outgoing, head: RequestHead) -> list[str]:
     """The upgrade request that the origin server gets."""
-    return rule.upgrade_head(head, b"/x", FORWARDING, HANDSHAKE).decode("latin-1").split("\r\n")[:-2]
+    return rule.head(head, b"/x", rule.upgrade_fields(head, FORWARDING, HANDSHAKE)).decode("latin-1").split("\r\n")[:-2]
 
 
 def target(rule: Outgoing, path: str) -> bytes:
@@ -184,7 +184,8 @@ def test_pages_that_will_be_changed(options: dict[str, Any]) -> None:
 
 def test_upgrade() -> None:
     """The handshake's fields are ours; cookies and the rest are the client's."""
-    head = request("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: theirs", "Sec-WebSocket-Version: 13", "Cookie: a")
+    handshake = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13"]
+    head = request(*handshake, "Cookie: a")
     assert upgrade_lines(outgoing(), head) == [
         "GET /x HTTP/1.1",
         "Host: site.test",
