@@ -470,6 +470,7 @@ class Channel(protocol.Protocol):
         self._reader = None
         self._buffer = b""
         transport: Any = self.transport
+        self._unsent = unsent(transport)
         # With a producer TLS does not end, nor does TCP while it is paused.
         transport.unregisterProducer()
         if unread and ITCPTransport.providedBy(transport) and not self.secure:
@@ -506,13 +507,12 @@ class Channel(protocol.Protocol):
         return early, self.record
 
     def _timed_out(self) -> None:
-        if self._state is State.CLOSING:
-            self.transport.abortConnection()
-        elif self._client_full:
+        if self._state is State.CLOSING or self._client_full:
             left = unsent(self.transport)
             if left < self._unsent:
+                # Slow is not silent.
                 self._unsent = left
-                self._timer.start(self.settings.timeouts.body)
+                self._timer.start(CLOSE_S if self._state is State.CLOSING else self.settings.timeouts.body)
                 return
             if self._recording:
                 self.record.failed = self.record.failed or "client took nothing for too long"

@@ -107,6 +107,7 @@ class ProxySite(Factory):
         self.open = 0
         self._exchange_ended = exchange_ended
         self._accepting = accepting
+        self._accepts = True
         self._waiting: deque[Channel] = deque()
         self._drained: Deferred[None] | None = None
         self.web_site = Site(root)
@@ -121,6 +122,11 @@ class ProxySite(Factory):
     def buildProtocol(self, addr: object) -> Channel:
         return Channel(self)
 
+    def use(self, settings: Settings) -> None:
+        """Take other settings for the next request of every connection."""
+        self.settings = settings
+        self._make_room()
+
     def connection_made(self, channel: Channel) -> bool:
         """
         Count a connection.
@@ -129,29 +135,34 @@ class ProxySite(Factory):
         """
         self.open += 1
         self.channels.add(channel)
-        if self.open < self.settings.limits.connections:
-            return True
         # A port takes several connections in one go: what it took too much has to wait, too.
-        self._accepting(False)
-        if self.open == self.settings.limits.connections:
-            return True
-        self._waiting.append(channel)
-        return False
+        has_room = self.open <= self.settings.limits.connections
+        if not has_room:
+            self._waiting.append(channel)
+        self._update_accepting()
+        return has_room
 
     def connection_ended(self) -> None:
         """A connection is lost, whatever it spoke last."""
         self.open -= 1
-        while self._waiting:
-            channel = self._waiting.popleft()
-            if channel in self.channels:
-                channel.admitted()
-                break
-        else:
-            if self.open == self.settings.limits.connections - 1 and not self.draining:
-                self._accepting(True)
+        self._make_room()
         if self._drained is not None and not self.open:
             self._drained.callback(None)
             self._drained = None
+
+    def _make_room(self) -> None:
+        """Let those in who wait, and accept others, as far as the limit allows."""
+        while self._waiting and self.open - len(self._waiting) < self.settings.limits.connections:
+            channel = self._waiting.popleft()
+            if channel in self.channels:
+                channel.admitted()
+        self._update_accepting()
+
+    def _update_accepting(self) -> None:
+        accepts = self.open < self.settings.limits.connections
+        if accepts is not self._accepts and not self.draining:
+            self._accepts = accepts
+            self._accepting(accepts)
 
     def admit(self, record: Record, limit: int) -> None:
         """

@@ -14,9 +14,16 @@ from typing import Any
 
 from OpenSSL import SSL
 from service_identity import VerificationError
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeadlinePassed
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, clientFromString
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    clientFromString,
+)
 from twisted.internet.error import (
     ConnectionRefusedError,
     DNSLookupError,
@@ -119,6 +126,11 @@ def _endpoint(reactor: Any, route: Route, timeout: float) -> IStreamClientEndpoi
             raise RuleUnusable(f"the endpoint {route.endpoint!r} cannot be used: {error!r}") from error
     elif route.socket is not None:
         endpoint = UNIXClientEndpoint(reactor, route.socket, timeout=timeout)
+    elif isIPAddress(route.host):
+        # HostnameEndpoint would ask a thread to resolve the address: a third of a connection's cost.
+        endpoint = TCP4ClientEndpoint(reactor, route.host, route.port, timeout=timeout)
+    elif isIPv6Address(route.host):
+        endpoint = TCP6ClientEndpoint(reactor, route.host, route.port, timeout=timeout)
     else:
         endpoint = HostnameEndpoint(reactor, route.host, route.port, timeout=timeout)
     tls = route.tls

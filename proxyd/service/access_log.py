@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TextIO
 
 from twisted.logger import Logger
@@ -98,7 +99,7 @@ def combined_line(record: Record, now: float, query: bool) -> str:
         referer, agent = _field(record, b"referer"), _field(record, b"user-agent")
         if not query:
             referer = referer.partition("?")[0]
-    at = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
+    at = _second(int(now))
     origin_time = "-" if record.origin_s is None else f"{record.origin_s:.3f}"
     failed = f' failed="{_quoted(record.failed)}"' if record.failed else ""
     return (
@@ -106,6 +107,11 @@ def combined_line(record: Record, now: float, query: bool) -> str:
         f'"{_quoted(referer)}" "{_quoted(agent)}" rule={record.rule_id or "-"} origin={record.origin or "-"} '
         f"time={record.duration:.3f} origin_time={origin_time}{failed}\n"
     )
+
+
+@lru_cache(maxsize=2)
+def _second(now: int) -> str:
+    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
 
 
 def json_line(record: Record, now: float, query: bool) -> str:

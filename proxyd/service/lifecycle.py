@@ -15,8 +15,9 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,7 +26,7 @@ from proxyd.forward.record import Record
 from proxyd.forward.site import ProxySite
 from proxyd.interfaces import IAccessLog
 from proxyd.service.access_log import open_access_log
-from proxyd.service.listening import ServerTLS, listen
+from proxyd.service.listening import Certificates, ServerTLS, listen
 from proxyd.service.resource import RulesResource
 from proxyd.service.settings import Config
 from proxyd.service.snapshot import Snapshot, Upstreams
@@ -66,6 +67,7 @@ class ProxyService(Service):
         self._load = load
         self._access_log = _open_log(config)
         self._relays = Relays(reactor)
+        self._reloading = DeferredLock()
         self._tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.listen]
         self.resource = RulesResource(self._snapshot(config), self._relays, reactor)
         self._site = ProxySite(self.resource, config, reactor, self._exchange_ended, self._accept)
@@ -74,6 +76,18 @@ class ProxyService(Service):
         return Snapshot(config, self._environment, Upstreams(self._reactor))
 
     # Start
+
+    def is_public(self, path: str, method: str, *, upgrade: bool = False, host: str | None = None) -> bool:
+        """
+        Whether the rules of the moment let this request in without authentication (C{publicRoutes}).
+
+        @param path: the path of the request, without its query.
+        @param method: such as C{GET}, which covers C{HEAD}.
+        @param upgrade: it asks for a WebSocket.
+        @param host: the host that is asked, without its port.
+        """
+        table = self.resource.snapshot.table
+        return table.is_public(path, method, upgrade=upgrade, host=host, now=self._reactor.seconds)
 
     def privilegedStartService(self) -> None:
         """
@@ -104,33 +118,61 @@ class ProxyService(Service):
 
     # Reload
 
-    def reload(self) -> None:
-        """Take a changed configuration for the next requests; a bad one changes nothing, and the log says why."""
+    def reload(self) -> Deferred[None]:
+        """
+        Take a changed configuration for the next requests; a bad one changes nothing, and the log says why.
+
+        Reading it takes a second for each thousand rules: it is done in a
+        thread, one reload after the other.
+
+        @return: fires when it is done.
+        """
+        return self._reloading.run(self._reload)
+
+    def _reload(self) -> Deferred[None]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read_again).addCallbacks(
+            self._take, self._not_reloaded
+        )
+
+    def _read_again(self) -> tuple[Config, Snapshot, list[Certificates | None]]:
+        """Read all files, in a thread."""
+        config = _fitted(self._load())
+        return config, self._snapshot(config), [None if tls is None else tls.read() for tls in self._tls]
+
+    def _take(self, read: tuple[Config, Snapshot, list[Certificates | None]]) -> None:
+        config, snapshot, certificates = read
         try:
-            config = _fitted(self._load())
-            opened = _open_log(config) if config.log != self.config.log else self._access_log
-            for tls in self._tls:
-                if tls is not None:
-                    tls.reload()
+            self._take_log(config)
         except ConfigError as error:
-            log.error("the configuration was not reloaded, the old one stays in force:\n{error}", error=error)
+            self._not_reloaded(Failure(error))
             return
+        for tls, fresh in zip(self._tls, certificates, strict=True):
+            if tls is not None and fresh is not None:
+                tls.use(fresh)
         if config.listen != self.config.listen:
             log.warn("changes to listen need a restart; everything else is in force")
         for warning in config.warnings:
             log.warn("{warning}", warning=warning)
-        if opened is self._access_log:
-            if opened is not None:
-                opened.reopen()
-        else:
+        self.config = config
+        self._site.use(config)
+        old, self.resource.snapshot = self.resource.snapshot, snapshot
+        old.upstreams.retire()
+        log.info("the configuration was reloaded: {count} rules", count=len(config.rules))
+
+    def _take_log(self, config: Config) -> None:
+        if config.log != self.config.log:
+            opened = _open_log(config)
             if self._access_log is not None:
                 self._access_log.close()
             self._access_log = opened
-        old = self.resource.snapshot
-        self.config = self._site.settings = config
-        self.resource.snapshot = self._snapshot(config)
-        old.upstreams.retire()
-        log.info("the configuration was reloaded: {count} rules", count=len(config.rules))
+        elif self._access_log is not None:
+            self._access_log.reopen()
+
+    def _not_reloaded(self, failure: Failure) -> None:
+        if failure.check(ConfigError):
+            log.error("the configuration was not reloaded, the old one stays in force:\n{error}", error=failure.value)
+        else:
+            log.failure("the configuration was not reloaded, the old one stays in force", failure)
 
     def _exchange_ended(self, record: Record) -> None:
         if self._access_log is not None:

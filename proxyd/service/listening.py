@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -21,6 +21,18 @@ from proxyd.service.settings import Listener, ListenerTLS
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
+class Certificates(NamedTuple):
+    """
+    Certificates with their keys, as OpenSSL has them.
+
+    @ivar default: for those who ask for no name, or for one that is not known.
+    @ivar by_name: for the names that they are for.
+    """
+
+    default: SSL.Context
+    by_name: dict[str, SSL.Context]
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTLS:
     """
@@ -34,13 +46,13 @@ class ServerTLS:
         @raise ConfigError: a file cannot be read or holds something else.
         """
         self._settings = settings
-        self.reload()
+        self.use(self.read())
 
-    def reload(self) -> None:
+    def read(self) -> Certificates:
         """
-        Read the files again; connections that are open keep what they have.
+        @return: what the files hold now.
 
-        @raise ConfigError: a file cannot be read or holds something else.  What was read before stays in force.
+        @raise ConfigError: a file cannot be read or holds something else.
         """
         authority = None
         if self._settings.client_ca is not None:
@@ -52,16 +64,20 @@ class ServerTLS:
         for names, context in contexts:
             for name in names:
                 by_name.setdefault(name, context)
-        default = contexts[0][1]
-        default.set_tlsext_servername_callback(self._choose)
-        self._default, self._by_name = default, by_name
+        return Certificates(contexts[0][1], by_name)
+
+    def use(self, certificates: Certificates) -> None:
+        """Show these to new connections; those that are open keep what they have."""
+        certificates.default.set_tlsext_servername_callback(self._choose)
+        self._certificates = certificates
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return SSL.Connection(self._default, None)
+        return SSL.Connection(self._certificates.default, None)
 
     def _choose(self, connection: SSL.Connection) -> None:
         name = (connection.get_servername() or b"").decode("latin-1").lower().removesuffix(".")
-        context = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        by_name = self._certificates.by_name
+        context = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
         if context is not None:
             connection.set_context(context)
 

@@ -58,11 +58,20 @@ class RulesResource(Resource):
         try:
             self._serve(head, channel)
         except ExchangeError as error:
-            _report(error, head)
+            self._report(error)
             channel.send_error(error)
         except Exception:
             log.failure("serving {path} failed", path=head.target.path)
             channel.send_error(ExchangeError("an error in proxyd itself, see its log"))
+
+    def _report(self, error: ExchangeError) -> None:
+        """
+        What is the operator's to mend goes into the log, once for each set of
+        rules; what is the client's is in the access log already.
+        """
+        if error.party == "proxyd" and error.status >= 500 and str(error) not in self.snapshot.reported:
+            self.snapshot.reported.add(str(error))
+            log.error("{error}", error=error)
 
     def _serve(self, head: RequestHead, channel: Channel) -> None:
         snapshot = self.snapshot
@@ -134,12 +143,6 @@ class _Memo:
             self._outgoing = outgoing
             self._fields = outgoing.fields(head, self.forwarding)
         return self._fields
-
-
-def _report(error: ExchangeError, head: RequestHead) -> None:
-    """What is the operator's to mend goes into the log; what is the client's is in the access log already."""
-    if error.party == "proxyd" and error.status >= 500:
-        log.error("{path}: {error}", path=head.target.normal_path, error=error)
 
 
 # Max-Forwards (RFC 9110 section 7.6.2)

@@ -116,6 +116,8 @@ class Snapshot:
     @ivar config: the configuration.
     @ivar table: its rules.
     @ivar trusted: the proxies whose word is believed.
+    @ivar upstreams: the connections to its targets.
+    @ivar reported: what the log has said already of rules that cannot be followed.
     """
 
     def __init__(self, config: Config, environment: Mapping[str, str], upstreams: Upstreams) -> None:
@@ -123,6 +125,7 @@ class Snapshot:
         self.table = RuleTable(config.rules)
         self.trusted = TrustedProxies(config.trusted_proxies)
         self.upstreams = upstreams
+        self.reported: set[str] = set()
         self._environment = environment
         self._in_use: dict[str, RuleInUse] = {}
 
