@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -117,10 +117,16 @@ class Exchange:
     def _connect(self, connecting: Deferred[OriginConnection]) -> None:
         # Kept before it is given its callbacks, which forget it: they may be called at once.
         self._connecting = connecting
-        connecting.addCallbacks(self._send, self._not_connected).addErrback(self._broken)
+        connecting.addCallbacks(self._connected, self._not_connected).addErrback(self._broken)
+
+    def _connected(self, origin: OriginConnection) -> None:
+        if self._connecting is None:  # cancelled, too late
+            origin.abort()
+            return
+        self._connecting = None
+        self._send(origin)
 
     def _send(self, origin: OriginConnection) -> None:
-        self._connecting = None
         self._origin = origin
         try:
             payload, ended = self._channel.read_body()
@@ -134,9 +140,9 @@ class Exchange:
         origin.begin(self, self._method, octets, ended, self._timeouts)
 
     def _not_connected(self, failure: Failure) -> None:
-        self._connecting = None
-        if failure.check(CancelledError):
+        if self._connecting is None:  # cancelled
             return
+        self._connecting = None
         error = failure.value
         if not isinstance(error, ExchangeError):
             log.failure("connecting to {origin} failed unexpectedly", failure, origin=self._upstream.name)
@@ -167,8 +173,9 @@ class Exchange:
         return framed
 
     def cancel(self) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
         elif self._origin is not None:
             self._origin.abort()
             self._origin = None

@@ -10,13 +10,12 @@ L{UpstreamError<proxyd.errors.UpstreamError>}.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeadlinePassed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -25,6 +24,7 @@ from twisted.internet.endpoints import (
     clientFromString,
 )
 from twisted.internet.error import (
+    ConnectingCancelledError,
     ConnectionRefusedError,
     DNSLookupError,
     NoRouteError,
@@ -105,10 +105,17 @@ class OriginEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
         if self._timeout:
-            connecting.addTimeout(self._timeout, self._reactor)
+            connecting.addTimeout(self._timeout, self._reactor, self._too_slow)
         return connecting.addErrback(self._failed)
 
+    def _too_slow(self, result: object, timeout: float) -> NoReturn:
+        raise UpstreamTimeout(
+            f"{self._name} could not be reached in {timeout:g} s", stage="connect", error_type="connection_timeout"
+        )
+
     def _failed(self, failure: Failure) -> Failure:
+        if failure.check(ConnectingCancelledError):
+            return Failure(CancelledError())
         error = _translate(failure.value, self._name)
         if error is None:
             return failure
@@ -153,7 +160,7 @@ def _translate(error: BaseException | None, name: str) -> UpstreamError | None:
         return ConnectFailed(f"the name of {name} could not be resolved: {error}", error_type="dns_error")
     if isinstance(error, ConnectionRefusedError):
         return ConnectFailed(f"{name} refused the connection", error_type="connection_refused")
-    if isinstance(error, TimeoutError | DeadlinePassed):
+    if isinstance(error, TimeoutError):
         return UpstreamTimeout(f"{name} could not be reached in time", stage="connect", error_type="connection_timeout")
     if isinstance(error, VerificationError):
         return TLSFailed(f"the certificate of {name} is for another name", error_type="tls_certificate_error")

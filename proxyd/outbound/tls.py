@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
@@ -51,8 +51,7 @@ class _Handshake(Protocol):
         self.established: Deferred[IProtocol] = Deferred(self._cancelled)
 
     def _cancelled(self, _: object) -> None:
-        if self.transport is not None:
-            self.transport.abortConnection()
+        self.transport.abortConnection()
 
     def handshakeCompleted(self) -> None:
         transport = self.transport
@@ -159,7 +158,7 @@ def _certificates(path: Path) -> list[Certificate]:
         raise ValueError(f"{path} holds no certificate in PEM form")
     try:
         return [Certificate.loadPEM(block) for block in blocks]
-    except SSL.Error as error:
+    except crypto.Error as error:
         raise ValueError(f"{path} holds a certificate that cannot be read") from error
 
 
@@ -168,6 +167,6 @@ def _own_certificate(path: Path, key: Path) -> tuple[PrivateCertificate, list[ob
     try:
         own = PrivateCertificate.loadPEM(key.read_bytes() + b"\n" + certificates[0].dumpPEM())
         SSL.Context(SSL.TLS_METHOD).use_privatekey(own.privateKey.original)
-    except (SSL.Error, ValueError) as error:
+    except (SSL.Error, crypto.Error, ValueError) as error:
         raise ValueError(f"{key} holds no private key that can be read") from error
     return own, [other.original for other in certificates[1:]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IProtocolFactory
@@ -106,7 +106,7 @@ def _context(name: str, authority: Any) -> tuple[list[str], SSL.Context]:
             acceptableProtocols=[b"http/1.1"],
         )
         return _names(own.original.to_cryptography()), options.getContext()
-    except (SSL.Error, ValueError) as error:
+    except (SSL.Error, crypto.Error, ValueError) as error:
         raise ConfigError((Problem((), "must hold a certificate and its private key in PEM form"),), name) from error
 
 

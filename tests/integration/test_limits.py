@@ -284,3 +284,50 @@ def test_reading_slowly(start, rule, own_origin: Origin) -> None:
                     answer = answer[server.socket.send(answer) :]
             received += len(client.read_some())
     assert received >= size
+
+
+def test_client_goes_away_while_connecting(start, rule, own_origin: Origin) -> None:
+    """An attempt to connect is given up with its request, and the log has one line of it."""
+    proxy = start(rules=[{**rule, "target": f"https://127.0.0.1:{own_origin.port}"}])
+    with proxy.connect() as client:
+        client.request("GET", "/gone")
+        server = own_origin.accept()
+        server.read(5)
+    assert server.assert_cut()
+    proxy.output.wait_for('"GET /gone HTTP/1.1" - 0 .*failed="client went away"')
+    assert proxy.output.text.count("GET /gone") == 1
+
+
+def test_client_goes_away_while_waiting(start, rule, own_origin: Origin) -> None:
+    """Who waits for a connection and leaves is not served in another's place."""
+    proxy = start(rules=[rule], limits={"perHost": 1})
+    with proxy.connect() as first, proxy.connect() as last:
+        first.request("GET", "/first")
+        server = own_origin.accept()
+        server.read_message()
+        with proxy.connect() as gone:
+            gone.request("GET", "/gone")
+        proxy.output.wait_for('"GET /gone HTTP/1.1" - 0 .*failed="client went away"')
+        last.request("GET", "/last")
+        server.respond("1")
+        assert first.read_message().body == b"1"
+        assert server.read_message().line == "GET /last HTTP/1.1"
+        server.respond("2")
+        assert last.read_message().body == b"2"
+
+
+def test_more_connections_by_reload(start, rule, own_origin: Origin) -> None:
+    """A larger limit lets those in who wait, at once, and others after them."""
+    proxy = start(rules=[rule], limits={"connections": 1})
+    with proxy.connect() as first, proxy.connect() as second:
+        first.request("GET", "/1")
+        server = own_origin.accept()
+        server.read_message()
+        second.request("GET", "/2")
+        own_origin.assert_idle()
+        proxy.reload({"rules": [rule], "limits": {"connections": 10}})
+        other = own_origin.accept()
+        assert other.read_message().line == "GET /2 HTTP/1.1"
+        with proxy.connect() as third:
+            third.request("GET", "/3")
+            assert own_origin.accept().read_message().line == "GET /3 HTTP/1.1"
