@@ -11,7 +11,7 @@ what a client sends ahead is kept, up to a limit, until its turn.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet import protocol
 from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
@@ -22,15 +22,12 @@ from proxyd.errors import ExchangeError, LimitExceeded, RequestError
 from proxyd.forward.answers import error_answer
 from proxyd.forward.heads import cut_head
 from proxyd.forward.record import Record
-from proxyd.forward.responder import Body, Responder
+from proxyd.forward.roles import Body, Responder, Site
 from proxyd.http.fields import Fields, serialize
 from proxyd.http.framing import BadChunk, BodyReader, chunk, last_chunk, request_body
 from proxyd.http.head import RequestHead, parse_request
 from proxyd.timer import Timer
 from proxyd.transports import unsent
-
-if TYPE_CHECKING:
-    from proxyd.forward.site import ProxySite
 
 LINGER_S = 2.0
 """
@@ -80,7 +77,7 @@ class Channel(protocol.Protocol):
     record: Record
     transport: Any  # ITransport, IConsumer and IPushProducer, whatever wraps it
 
-    def __init__(self, site: ProxySite) -> None:
+    def __init__(self, site: Site) -> None:
         self.site = site
         self.settings = site.settings
         self.request_trailers: Fields = []

@@ -19,7 +19,7 @@ from proxyd.forward.channel import Channel
 from proxyd.forward.html import Rewriter
 from proxyd.forward.origin import OriginConnection, Timeouts
 from proxyd.forward.pool import Upstream
-from proxyd.forward.responder import Body
+from proxyd.forward.roles import Body
 from proxyd.http.fields import Fields, end_to_end, trailers_to_forward, values
 from proxyd.http.framing import chunk, last_chunk
 from proxyd.http.head import ResponseHead, is_bodiless

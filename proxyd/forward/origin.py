@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet import protocol
@@ -16,9 +16,6 @@ from proxyd.http.fields import Fields
 from proxyd.http.framing import BadChunk, BodyReader, BodyTruncated, response_body
 from proxyd.http.head import ResponseHead, parse_response
 from proxyd.timer import Timer
-
-if TYPE_CHECKING:
-    from proxyd.forward.pool import Upstream
 
 
 class Exchange(Protocol):
@@ -44,6 +41,21 @@ class Exchange(Protocol):
 
     def origin_drained(self) -> None:
         """The origin takes more of the request again."""
+
+
+class Pool(Protocol):
+    """Where a connection belongs between two exchanges: see L{proxyd.forward.pool}."""
+
+    response_head_size: int
+
+    def give_back(self, connection: Any) -> None:
+        """A connection has done its exchange and is good for another."""
+
+    def forget(self, connection: Any) -> None:
+        """An unused connection was closed."""
+
+    def lost_one(self) -> None:
+        """A connection that counted has ended."""
 
 
 class Timeouts(Protocol):
@@ -74,8 +86,8 @@ class OriginConnection(protocol.Protocol):
     transport: Any  # ITransport, IConsumer and IPushProducer, whatever wraps it
     went_stale = False
 
-    def __init__(self, upstream: Upstream, clock: IReactorTime, counted: bool) -> None:
-        self._upstream = upstream
+    def __init__(self, pool: Pool, clock: IReactorTime, counted: bool) -> None:
+        self._pool = pool
         self._counted = counted
         self._timer = Timer(clock, self._timed_out)
         self._exchange: Exchange | None = None
@@ -153,7 +165,7 @@ class OriginConnection(protocol.Protocol):
         self._timer.cancel()
         self.transport.unregisterProducer()
         if self._counted:
-            self._upstream.lost_one()
+            self._pool.lost_one()
 
     # Between exchanges
 
@@ -181,7 +193,7 @@ class OriginConnection(protocol.Protocol):
         exchange = self._exchange
         if exchange is None:
             # Octets that nobody asked for would be taken for the next request's answer.
-            self._upstream.forget(self)
+            self._pool.forget(self)
             self.transport.abortConnection()
             return
         reader = self._reader
@@ -189,18 +201,26 @@ class OriginConnection(protocol.Protocol):
             self._answering = True
             self._receive_head(exchange, data)
             return
+        payload = self._decode(reader, data)
+        if payload or (payload is not None and reader.finished):
+            exchange.payload_received(payload, reader.finished, reader.trailers)
+
+    def _decode(self, reader: BodyReader, data: bytes) -> bytes | None:
+        """
+        More of the answer's body, and its end when that is there.
+
+        @return: L{None} if it is malformed, which has been told then.
+        """
         try:
             payload = reader.receive(data)
         except BadChunk as error:
             self._fail(ResponseMalformed(f"the answer's chunks are malformed: {error}"))
-            return
-        ended = reader.finished
-        if ended:
+            return None
+        if reader.finished:
             self._end(not reader.rest)
         elif not self._paused:
             self._timer.start(self._silence)
-        if payload or ended:
-            exchange.payload_received(payload, ended, reader.trailers)
+        return payload
 
     def _receive_head(self, exchange: Exchange, data: bytes) -> None:
         searched = len(self._buffer)
@@ -209,10 +229,10 @@ class OriginConnection(protocol.Protocol):
         while True:
             end = data.find(b"\r\n\r\n", max(0, searched - 3))
             size = self._heads_size + (end + 4 if end >= 0 else len(data))
-            if size > self._upstream.response_head_size:
+            if size > self._pool.response_head_size:
                 self._fail(
                     ResponseMalformed(
-                        f"the answer's head is longer than {self._upstream.response_head_size} octets",
+                        f"the answer's head is longer than {self._pool.response_head_size} octets",
                         error_type="http_response_header_section_size",
                     )
                 )
@@ -245,17 +265,9 @@ class OriginConnection(protocol.Protocol):
             self._end(not data)
             exchange.response_received(response, b"", True, [])
             return
-        try:
-            payload = reader.receive(data)
-        except BadChunk as error:
-            self._fail(ResponseMalformed(f"the answer's chunks are malformed: {error}"))
-            return
-        ended = reader.finished
-        if ended:
-            self._end(not reader.rest)
-        else:
-            self._timer.start(self._silence)
-        exchange.response_received(response, payload, ended, reader.trailers)
+        payload = self._decode(reader, data)
+        if payload is not None:
+            exchange.response_received(response, payload, reader.finished, reader.trailers)
 
     def _end(self, clean: bool) -> None:
         """
@@ -273,7 +285,7 @@ class OriginConnection(protocol.Protocol):
                 self._paused = False
                 self.transport.resumeProducing()
             self._reused = True
-            self._upstream.give_back(self)
+            self._pool.give_back(self)
         elif self._request_ended:
             self.close()
         else:
@@ -289,10 +301,10 @@ class OriginConnection(protocol.Protocol):
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self._timer.cancel()
-        self._upstream.forget(self)
+        self._pool.forget(self)
         exchange, self._exchange = self._exchange, None
         if self._counted:
-            self._upstream.lost_one()
+            self._pool.lost_one()
         if exchange is None:
             return
         self.went_stale = self._reused and not self._answering
@@ -345,7 +357,7 @@ class OriginConnection(protocol.Protocol):
 
     def _timed_out(self) -> None:
         if self._exchange is None:
-            self._upstream.forget(self)
+            self._pool.forget(self)
             self.transport.abortConnection()
         elif self._response is not None:
             self._fail(

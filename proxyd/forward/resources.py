@@ -8,6 +8,8 @@ same few methods through which C{twisted.web} puts its Requests on HTTP/2.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,13 +18,14 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress, IConsumer, IProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Request
 from zope.interface import implementer
 
 from proxyd.errors import ExchangeError, RequestError
-from proxyd.forward.responder import Body
+from proxyd.forward.roles import Body
 from proxyd.http.fields import tokens, values
 from proxyd.http.head import RequestHead, is_bodiless
 from proxyd.interfaces import IHeadResource
@@ -33,26 +36,39 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-def serve_resource(root: IResource, head: RequestHead, channel: Channel) -> None:
+def serve_resource(
+    root: IResource,
+    head: RequestHead,
+    channel: Channel,
+    otherwise: Callable[[RequestHead, Channel], None] | None = None,
+) -> None:
     """
     Find the Resource for a request below C{root}, and let it answer.
 
     One that provides L{IHeadResource} has the request at once; any other when
     the whole body is there, in memory or, if it is large, in a temporary file.
+
+    @param otherwise: takes the request if the way leads back to C{root} itself.
     """
     responder = _ResourceResponder(root, head, channel)
     try:
-        responder.find()
+        found = responder.find()
+        if found is root and otherwise is not None:
+            otherwise(head, channel)
+            return
+        if IHeadResource.providedBy(found):
+            found.head_received(head, channel)
+            return
     except Exception:
-        # getChild is the code of whoever mounted it: it costs this request, not the connection.
-        log.failure("finding the Resource for {path} failed", path=head.target.path)
-        channel.send_error(ExchangeError("a getChild method failed"))
+        # It is the code of whoever mounted it: it costs this request, not the connection.
+        log.failure("a Resource for {path} failed", path=head.target.path)
+        channel.send_error(ExchangeError("a Resource failed to take the request"))
         return
     responder.start()
 
 
 class _Found:
-    """A site in which the Resource for a request has been found already."""
+    """A site in which the Resource for one request has been found already."""
 
     def __init__(self, site: Any, resource: IResource, prepath: list[bytes], postpath: list[bytes]) -> None:
         self._site = site
@@ -64,6 +80,7 @@ class _Found:
 
     def getResourceFor(self, request: Request) -> IResource:
         request.prepath, request.postpath = self._paths
+        request.site = self._site
         return self._resource
 
 
@@ -81,40 +98,46 @@ class _ResourceResponder:
         self._channel = channel
         self._producer: Any = None
         self._pulls = False
-        self.transport = self
+        self._is_full = False
+        self._is_over = False
         self.site: Any = channel.site.web_site
-        self._request = request = Request(self)
+        self.transport: Any = self
+        self._request = Request(self)
+        # A Resource that would take the connection over (WebSocketResource) finds that it cannot, as on HTTP/2.
+        self.transport = None
+
+    def find(self) -> IResource:
+        """Walk down the Resource tree."""
+        request, head = self._request, self._head
         for name, value in head.fields:
             request.requestHeaders.addRawHeader(name, value)
         request.parseCookies()
-
-    def find(self) -> None:
-        """Walk down the Resource tree."""
-        request = self._request
-        request.method = self._head.method
-        request.uri = self._head.target.path + self._head.target.query
-        request.path = self._head.target.path
-        request.clientproto = b"HTTP/1.%d" % self._head.minor
+        target = head.target
+        request.method = head.method
+        request.path = b"*" if target.form == "asterisk" else target.path
+        request.uri = request.path + target.query
+        request.clientproto = b"HTTP/1.%d" % head.minor
+        # The body is not there yet: what it says of a form is in args only when the Resource is rendered.
+        request.args = parse_qs(target.query[1:], keep_blank_values=True)
+        request.content = BytesIO()
         request.site = self.site
-        request.prepath = []
-        request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
-        self._resource = getChildForRequest(self._root, request)
-        self.site = _Found(self.site, self._resource, request.prepath, request.postpath)
+        request.prepath, request.sitepath = [], []  # type: ignore[attr-defined]
+        request.postpath = [unquote_to_bytes(segment) for segment in target.path[1:].split(b"/")]
+        found: IResource = getChildForRequest(self._root, request)
+        self.site = _Found(self.site, found, request.prepath, request.postpath)
+        return found
 
     def start(self) -> None:
-        """Let the Resource answer, now or when the body is there."""
+        """Read the body, then let the Resource answer."""
         channel, head = self._channel, self._head
-        if IHeadResource.providedBy(self._resource):
-            self._resource.head_received(head, channel)
-            return
-        request = self._request
-        request.gotLength(head.length if head.length is not None or head.chunked else 0)
+        self._request.gotLength(None if head.chunked else head.length or 0)
         try:
             channel.serve(self, channel.settings.limits.body)
             if head.expects_continue:
                 channel.send_interim(100, b"Continue", [])
             payload, ended = channel.read_body()
         except RequestError as error:
+            self.cancel()
             channel.send_error(error)
             return
         self.body_received(payload, ended)
@@ -127,20 +150,32 @@ class _ResourceResponder:
             self._request.requestReceived(self._head.method, self._request.uri, self._request.clientproto)
 
     def cancel(self) -> None:
-        self._stop_producer()
+        # From now on nothing that the Resource writes goes anywhere.
+        self._is_over = True
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
         self._request.connectionLost(Failure(ConnectionLost()))
 
+    # What pulls counts how often it is paused, so that it is told of each change once.
+
     def pause(self) -> None:
-        if self._producer is not None:
-            self._producer.pauseProducing()
+        if not self._is_full:
+            self._is_full = True
+            if self._producer is not None:
+                self._producer.pauseProducing()
 
     def resume(self) -> None:
-        if self._producer is not None:
-            self._producer.resumeProducing()
+        if self._is_full:
+            self._is_full = False
+            if self._producer is not None:
+                self._producer.resumeProducing()
 
     # From the Request
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        if self._is_over:
+            return
         fields = [(name, value) for name, lines in headers.getAllRawHeaders() for value in lines]
         if b"close" in tokens(values(fields, b"connection")):
             self._channel.close_when_idle()
@@ -154,38 +189,41 @@ class _ResourceResponder:
         self._channel.respond(int(code), reason, fields, body, ended=False)
 
     def write(self, data: bytes) -> None:
-        self._channel.send_body(data, False)
+        if not self._is_over:
+            self._channel.send_body(data, False)
 
-    def writeSequence(self, iovec: list[bytes]) -> None:
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
 
     def requestDone(self, request: Request) -> None:
-        self._channel.send_body(b"", True)
+        if not self._is_over:
+            self._is_over = True
+            self._channel.send_body(b"", True)
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         self._pulls = not streaming
         if self._pulls:
             producer = _PullToPush(producer, self)
+            producer.startStreaming()
         self._producer = producer
-        if self._pulls:
-            self._producer.startStreaming()
+        if self._is_full:
+            self._producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
         producer, self._producer = self._producer, None
         if self._pulls and producer is not None:
             producer.stopStreaming()
 
-    def _stop_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.stopProducing()
-
     def loseConnection(self) -> None:
+        # After what was written, as a socket does; the answer is as whole as the Resource has made it.
+        self._channel.close_when_idle()
+        self._channel.close()
+
+    def abortConnection(self) -> None:
         self._channel.abort()
 
-    abortConnection = loseConnection
-
     def _respondToBadRequestAndDisconnect(self) -> None:
+        self.cancel()
         self._channel.close_when_idle()
         self._channel.send_error(RequestError("The body of the request is malformed."))
 
@@ -196,6 +234,10 @@ class _ResourceResponder:
     def getHost(self) -> IAddress:
         host: IAddress = self._channel.transport.getHost()
         return host
+
+    def getPeerCertificate(self) -> Any:
+        """The client's certificate, where the transport is TLS."""
+        return self._channel.transport.getPeerCertificate()
 
     def isSecure(self) -> bool:
         return self._channel.secure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolNegotiationFactory, IReactorTime
@@ -18,56 +17,9 @@ from proxyd.errors import LimitExceeded
 from proxyd.forward.channel import Channel
 from proxyd.forward.record import Record
 from proxyd.forward.resources import serve_resource
+from proxyd.forward.roles import Settings
 from proxyd.http.head import RequestHead
 from proxyd.interfaces import IHeadResource
-
-
-class Timeouts(Protocol):
-    """What a channel needs of the configuration's C{timeouts}: seconds, 0 is never."""
-
-    @property
-    def header(self) -> float:
-        """Until a request's head is whole."""
-
-    @property
-    def body(self) -> float:
-        """The longest silence of a client that is being waited for."""
-
-    @property
-    def keep_alive(self) -> float:
-        """How long a connection may be without a request."""
-
-
-class Limits(Protocol):
-    """What a channel needs of the configuration's C{limits}."""
-
-    @property
-    def header(self) -> int:
-        """Octets of a request's head, and of what a client may send ahead."""
-
-    @property
-    def uri(self) -> int:
-        """Octets of a request-target."""
-
-    @property
-    def body(self) -> int:
-        """Octets of a request's body; 0 is no limit."""
-
-    @property
-    def connections(self) -> int:
-        """Connections of clients at once."""
-
-
-class Settings(Protocol):
-    """What a channel needs of the configuration."""
-
-    @property
-    def timeouts(self) -> Timeouts:
-        """Time-outs."""
-
-    @property
-    def limits(self) -> Limits:
-        """Limits."""
 
 
 @implementer(IProtocolNegotiationFactory)

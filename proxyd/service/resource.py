@@ -15,7 +15,7 @@ from proxyd.errors import ExchangeError, NoRuleMatches, RequestError
 from proxyd.forward.channel import Channel
 from proxyd.forward.exchange import Exchange
 from proxyd.forward.resources import serve_resource
-from proxyd.forward.responder import Body
+from proxyd.forward.roles import Body
 from proxyd.http.fields import serialize, values
 from proxyd.http.forwarded import forwarding
 from proxyd.http.head import METHODS, RequestHead
