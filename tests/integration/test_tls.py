@@ -14,6 +14,8 @@ import pytest
 from tests.support.certificates import Authority, client_context, server_context
 from tests.support.wire import Origin, Wire
 
+PEERS = Path(__file__).parent.parent / "peers" / "node_modules" / ".bin"
+
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
@@ -201,49 +203,46 @@ def test_large_answer_over_tls(tls_site, own_origin: Origin, authority: Authorit
         client.assert_ended()
 
 
-@pytest.mark.parametrize("listener", [0, 1])
-@pytest.mark.parametrize("peer", ["curl", "node"])
-def test_clients_that_offer_alpn(tls_site, own_origin: Origin, authority: Authority, peer: str, listener: int) -> None:
-    """curl and node offer protocols by ALPN, and are answered, on ssl: endpoints too."""
-    url = f"https://localhost:{tls_site.ports[listener]}/x"
-    if peer == "curl":
-        command = ["curl", "-sS", "--cacert", str(authority.file), url]
-    else:
-        script = (
-            "require('https').get(process.argv[1], {ca: require('fs').readFileSync(process.argv[2]),"
-            " ALPNProtocols: ['h2', 'http/1.1']}, r => r.pipe(process.stdout))"
-        )
-        command = ["node", "-e", script, url, str(authority.file)]
-
-    def run() -> None:
-        server = own_origin.accept()
-        server.read_message()
-        server.respond("hello " + peer)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert subprocess.run(command, capture_output=True, timeout=20, check=True).stdout == b"hello " + peer.encode()
-    thread.join()
-
-
-def test_chromium(tls_site, own_origin: Origin, tmp_path: Path) -> None:
-    """A browser shows a page that came over our TLS."""
-
-    def run() -> None:
-        server = own_origin.accept()
-        server.read_message()
-        server.respond("<!DOCTYPE html><title>t</title><p>hello chromium", "Content-Type: text/html")
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    command = [
+CLIENTS = {
+    "curl": ["curl", "-sS", "--cacert", "{ca}", "{url}"],
+    "node": [
+        *("node", "-e"),
+        "require('https').get(process.argv[1], {ca: require('fs').readFileSync(process.argv[2]),"
+        " ALPNProtocols: ['h2', 'http/1.1']}, r => r.pipe(process.stdout))",
+        *("{url}", "{ca}"),
+    ],
+    "bun": [
+        *(str(PEERS / "bun"), "-e"),
+        "const {argv} = process; const tls = {ca: Bun.file(argv.at(-1))};"
+        " process.stdout.write(await (await fetch(argv.at(-2), {tls})).text())",
+        *("{url}", "{ca}"),
+    ],
+    "chromium": [
         *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *("--ignore-certificate-errors", f"--user-data-dir={tmp_path / 'chromium'}", "--dump-dom"),
-        f"https://localhost:{tls_site.port}/",
-    ]
+        *("--ignore-certificate-errors", "--user-data-dir={folder}", "--dump-dom", "{url}"),
+    ],
+}
+"""Clients that offer protocols by ALPN."""
+
+
+@pytest.mark.parametrize("listener", [0, 1], ids=["own TLS", "ssl endpoint"])
+@pytest.mark.parametrize("name", CLIENTS)
+def test_clients(tls_site, own_origin: Origin, authority: Authority, tmp_path: Path, name: str, listener: int) -> None:
+    """They are answered, on listeners with TLS of ours and on Twisted's own ssl: endpoints."""
+
+    def run() -> None:
+        server = own_origin.accept()
+        server.read_message()
+        server.respond(f"<!DOCTYPE html><title>t</title><p>hello {name}", "Content-Type: text/html")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    url = f"https://localhost:{tls_site.ports[listener]}/"
+    values = {"url": url, "ca": authority.file, "folder": tmp_path / "home"}
+    command = [re.sub(r"\{(url|ca|folder)\}", lambda found: str(values[found[1]]), part) for part in CLIENTS[name]]
     shown = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
-    assert b"hello chromium" in shown
+    assert f"hello {name}".encode() in shown
     thread.join()
 
 
