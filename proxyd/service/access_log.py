@@ -55,7 +55,11 @@ class AccessLog:
 
     def _open(self) -> TextIO:
         # Each line goes out whole, so that several processes may share the file, and a crash loses none.
-        return sys.stdout if self._name == STDOUT else open(self._name, "a", buffering=1, encoding="utf-8")
+        if self._name != STDOUT:
+            return open(self._name, "a", buffering=1, encoding="utf-8")
+        # Not sys.stdout, which twistd makes a part of its own log.
+        assert sys.__stdout__ is not None
+        return sys.__stdout__
 
     def write(self, record: Record) -> None:
         try:

@@ -104,13 +104,13 @@ def test_no_log() -> None:
     assert open_access_log(Log(access=None)) is None
 
 
-def test_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     """A dash is standard output, which stays open."""
     log = open_access_log(Log(access="-", format="json"))
     log.reopen()
     log.write(record())
     log.close()
-    assert json.loads(capsys.readouterr().out)["status"] == 200
+    assert json.loads(capfd.readouterr().out)["status"] == 200
 
 
 def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
