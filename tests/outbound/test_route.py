@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
@@ -22,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxyd.errors import ConnectFailed, RuleUnusable, TLSFailed, UpstreamError, UpstreamTimeout
 from proxyd.outbound.route import OriginEndpoint, Route, TLSSettings
 from tests.support.certificates import Authority
+from tests.support.folders import folder_for
 
 FACTORY = Factory.forProtocol(Protocol)
 
@@ -81,7 +80,7 @@ class RouteTests(SynchronousTestCase):
 
     def test_badFiles(self) -> None:
         """So does a file for TLS that is not there or holds something else."""
-        folder = Path(self.mktemp())
+        folder = folder_for(self)
         authority = Authority(folder)
         empty = folder / "empty.pem"
         empty.write_bytes(b"")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
@@ -17,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxyd.outbound.tls import TLSEndpoint, client_tls
 from tests.support.certificates import Authority
+from tests.support.folders import folder_for
 
 
 class Greets(Protocol):
@@ -40,7 +40,7 @@ class TLSEndpointTests(SynchronousTestCase):
     """L{TLSEndpoint}: real TLS, no socket."""
 
     def setUp(self) -> None:
-        self.authority = Authority(Path(self.mktemp()))
+        self.authority = Authority(folder_for(self))
         self.endpoint, self.completer = iosim.connectableEndpoint()
         self.clock = self.completer._reactor
 
@@ -83,7 +83,7 @@ class TLSEndpointTests(SynchronousTestCase):
     def test_unknownAuthority(self) -> None:
         """Nor is one from nobody we know."""
         self.serve("a.test")
-        connecting = self.connect(ca=str(Authority(Path(self.mktemp())).file))
+        connecting = self.connect(ca=str(Authority(folder_for(self)).file))
         self.completer.succeedOnce().flush()
         self.failureResultOf(connecting, SSL.Error)
 
