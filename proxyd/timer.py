@@ -7,6 +7,10 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
+def _nobody() -> None:
+    """Who is called by a timer that was cancelled: it is not started again."""
+
+
 class Timer:
     """
     Calls back when a deadline passes.
@@ -46,8 +50,9 @@ class Timer:
         self._deadline = None
 
     def cancel(self) -> None:
-        """Forget the deadline for good and let go of the reactor."""
+        """Forget the deadline for good, and let go of the reactor and of who was to be called."""
         self._deadline = None
+        self._expired = _nobody
         if self._call is not None:
             self._call.cancel()
             self._call = None

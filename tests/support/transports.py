@@ -107,6 +107,7 @@ class BoundedTransport:
             self.is_connected = False
             if self._producer is not None:
                 self._producer.stopProducing()
+                self._producer = None
             protocol, self.protocol = self.protocol, None
             protocol.connectionLost(Failure(reason))
 
