@@ -18,6 +18,12 @@ from zope.interface import implementer
 from proxyd.errors import ConfigError, Problem
 from proxyd.service.settings import Listener, ListenerTLS
 
+BACKLOG = 1024
+"""
+Connections that wait to be accepted.  Twisted's default is 50: of a hundred
+clients that come at once, half would wait for TCP to try again.  nginx has 511.
+"""
+
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -118,11 +124,21 @@ def _names(certificate: x509.Certificate) -> list[str]:
     return [name.lower() for name in alternatives.get_values_for_type(x509.DNSName)]
 
 
+def with_backlog(endpoint: str) -> str:
+    """
+    @return: the endpoint string, with room for L{BACKLOG} connections that wait to be accepted unless it says how many.
+    """
+    kind = endpoint.removeprefix("haproxy:").partition(":")[0]
+    if kind not in ("tcp", "tcp6", "ssl", "unix") or ":backlog=" in endpoint:
+        return endpoint
+    return f"{endpoint}:backlog={BACKLOG}"
+
+
 def listen(
     reactor: Any, listener: Listener, factory: IProtocolFactory, tls: ServerTLS | None
 ) -> Deferred[IListeningPort]:
     """Listen on one endpoint."""
     if tls is not None:
         factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
-    listening: Deferred[IListeningPort] = serverFromString(reactor, listener.endpoint).listen(factory)
+    listening: Deferred[IListeningPort] = serverFromString(reactor, with_backlog(listener.endpoint)).listen(factory)
     return listening
