@@ -17,7 +17,12 @@ Everything that proxyd itself reports as gone wrong::
             ├── TLSFailed         502   no TLS that can be trusted
             ├── ResponseMalformed 502   not HTTP, or not what was asked for
             ├── ResponseTruncated 502   it ended early
-            └── UpstreamTimeout   504   too slow
+            ├── UpstreamTimeout   504   too slow
+            └── ProxyError        502   the proxy on the way to the origin (504: too slow)
+                ├── ProxyConnectFailed            33  it refused
+                ├── ProxyAuthenticationRequired   34  it wants to know who we are
+                ├── ProxyConnectionRefused        35  it cannot be reached
+                └── ProxyTunnelFailed             36  it failed afterwards, or TLS in its tunnel did
 
 A client that goes away is no error: it is an outcome in the access log.
 """
@@ -229,3 +234,86 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     error_type = "http_response_timeout"
     public = "The server behind the proxy took too long."
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """
+    What a proxy said when it refused a tunnel.
+
+    @ivar status: the status code of an HTTP proxy, the reply code of a SOCKS one.
+    @ivar challenges: how it wants to be told who we are.
+    @ivar body: the first 4 KiB of it.
+    """
+
+    status: int
+    reason: str = ""
+    challenges: tuple[str, ...] = ()
+    body: bytes = b""
+
+
+class ProxyError(UpstreamError):
+    """
+    The proxy on the way to the origin server failed, or what is beyond it.
+
+    @cvar code: the number of this error in the contract that it is part of.
+    @cvar name: its name there.
+    @ivar hop: C{proxy}, or C{target} for what is beyond it.
+    @ivar refusal: what the proxy said.
+    """
+
+    code = 0
+    name = ""
+    party = "proxy"
+    public = "The way to the server behind the proxy failed."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: str,
+        error_type: str | None = None,
+        hop: str = "proxy",
+        refusal: Refusal | None = None,
+        timed_out: bool = False,
+    ) -> None:
+        """
+        @param stage: C{initializing}, C{proxy_handshake}, C{proxy_tls_handshake} or C{reading}.
+        """
+        super().__init__(message, stage=stage, error_type=error_type)
+        self.hop = hop
+        self.refusal = refusal
+        if timed_out:
+            self.status = 504
+
+
+class ProxyConnectFailed(ProxyError):
+    """The proxy refused the tunnel."""
+
+    code = 33
+    name = "proxy_connect_failed"
+    error_type = "connection_refused"
+
+
+class ProxyAuthenticationRequired(ProxyError):
+    """The proxy wants credentials, or other ones."""
+
+    code = 34
+    name = "proxy_authentication_required"
+    error_type = "proxy_configuration_error"
+
+
+class ProxyConnectionRefused(ProxyError):
+    """The proxy could not be reached."""
+
+    code = 35
+    name = "proxy_connection_refused"
+    error_type = "connection_refused"
+
+
+class ProxyTunnelFailed(ProxyError):
+    """The proxy was reached and then failed: it fell silent, talked nonsense or hung up; or TLS did not come about."""
+
+    code = 36
+    name = "proxy_tunnel_failed"
+    error_type = "connection_terminated"

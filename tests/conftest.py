@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
     """Start a proxy with a configuration of its own: C{start(rules=[...], limits={...})}."""
     started: list[Proxy] = []
 
-    def start(*, reactor: str | None = None, environment: dict[str, str] | None = None, **config: Any) -> Proxy:
-        one = Proxy(tmp_path / f"proxy{len(started)}", config, reactor=reactor, environment=environment)
+    def start(
+        *,
+        reactor: str | None = None,
+        environment: dict[str, str] | None = None,
+        unset: Container[str] = (),
+        **config: Any,
+    ) -> Proxy:
+        folder = tmp_path / f"proxy{len(started)}"
+        one = Proxy(folder, config, reactor=reactor, environment=environment, unset=unset)
         started.append(one)
         return one
 

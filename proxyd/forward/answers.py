@@ -7,7 +7,7 @@ from email.utils import formatdate
 from html import escape
 from http import HTTPStatus
 
-from proxyd.errors import ExchangeError, RequestError
+from proxyd.errors import ExchangeError, ProxyError, RequestError
 from proxyd.http.fields import Fields, values
 from proxyd.http.head import RequestHead
 from proxyd.http.status import proxy_status
@@ -46,9 +46,10 @@ def error_answer(error: ExchangeError, head: RequestHead | None) -> tuple[int, b
     else:
         media_type = b"application/json"
         body = json.dumps({"error": error.public, "status": status}).encode() + b"\n"
+    details = error.name if isinstance(error, ProxyError) else None
     fields = [
         (b"Date", formatdate(usegmt=True).encode("ascii")),
-        (b"Proxy-Status", proxy_status(error.error_type)),
+        (b"Proxy-Status", proxy_status(error.error_type, details=details)),
         (b"Content-Type", media_type),
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),

@@ -9,8 +9,9 @@ L{UpstreamError<proxyd.errors.UpstreamError>}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -31,12 +32,28 @@ from twisted.internet.error import (
     TimeoutError,
     UnknownHostError,
 )
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxyd.errors import ConnectFailed, RuleUnusable, TLSFailed, UpstreamError, UpstreamTimeout
+from proxyd.errors import (
+    ConnectFailed,
+    ProxyConnectionRefused,
+    ProxyTunnelFailed,
+    RuleUnusable,
+    TLSFailed,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from proxyd.outbound.resolving import ResolvingEndpoint
 from proxyd.outbound.tls import TLSEndpoint, client_tls
+from proxyd.outbound.tunnel import GivenUp, SocksEndpoint, TunnelEndpoint
+from proxyd.rules.proxy import ProxySettings, ProxyTLS
 
 FOREVER_S = 10 * 365 * 24 * 3600.0
 """Seconds, for Twisted's endpoints that know no "never"."""
@@ -70,6 +87,7 @@ class Route:
     @ivar socket: the name of a UNIX socket in place of both.
     @ivar endpoint: a client endpoint string in place of all three.
     @ivar tls: L{None} is plain text.
+    @ivar proxy: what it is reached through; L{None} is nothing.
     """
 
     host: str
@@ -77,6 +95,7 @@ class Route:
     socket: str | None = None
     endpoint: str | None = None
     tls: TLSSettings | None = None
+    proxy: ProxySettings | None = None
 
     @property
     def name(self) -> str:
@@ -100,76 +119,213 @@ class OriginEndpoint:
         self._reactor = reactor
         self._name = route.name
         self._timeout = timeout
+        self._proxy = route.proxy
         self._endpoint = _endpoint(reactor, route, timeout or FOREVER_S)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
         if self._timeout:
             connecting.addTimeout(self._timeout, self._reactor, self._too_slow)
-        return connecting.addErrback(self._failed)
+        return connecting
 
-    def _too_slow(self, result: object, timeout: float) -> NoReturn:
-        raise UpstreamTimeout(
-            f"{self._name} could not be reached in {timeout:g} s", stage="connect", error_type="connection_timeout"
+    def _too_slow(self, result: IProtocol | Failure, timeout: float) -> Any:
+        cause = result.value if isinstance(result, Failure) else None
+        if not isinstance(cause, GivenUp):
+            return result
+        stage = cause.stage
+        if self._proxy is None:
+            raise UpstreamTimeout(
+                f"{self._name} could not be reached in {timeout:g} s", stage="connect", error_type="connection_timeout"
+            )
+        if stage == "initializing":
+            raise ProxyConnectionRefused(
+                f"the proxy {self._proxy.name} could not be reached in {timeout:g} s",
+                stage=stage,
+                error_type="connection_timeout",
+                timed_out=True,
+            )
+        raise ProxyTunnelFailed(
+            f"no tunnel to {self._name} through {self._proxy.name} in {timeout:g} s",
+            stage=stage,
+            error_type="connection_timeout",
+            timed_out=True,
         )
 
+
+@implementer(IStreamClientEndpoint)
+class _Hop:
+    """One hop of the way: what goes wrong on it is said in our words."""
+
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, stage: str, translate: Callable[[BaseException], UpstreamError]
+    ) -> None:
+        self._endpoint = endpoint
+        self._stage = stage
+        self._translate = translate
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
+        return connecting.addErrback(self._failed)
+
     def _failed(self, failure: Failure) -> Failure:
-        if failure.check(ConnectingCancelledError):
-            return Failure(CancelledError())
-        error = _translate(failure.value, self._name)
-        if error is None:
-            return failure
-        error.__cause__ = failure.value
+        cause = failure.value
+        if cause is None or isinstance(cause, GivenUp | UpstreamError):
+            return failure  # of a hop before this one
+        if isinstance(cause, ConnectingCancelledError | CancelledError):
+            return Failure(GivenUp(self._stage))
+        error = self._translate(cause)
+        error.__cause__ = cause
         return Failure(error)
 
 
 def _endpoint(reactor: Any, route: Route, timeout: float) -> IStreamClientEndpoint:
-    endpoint: IStreamClientEndpoint
+    name, proxy, tls = route.name, route.proxy, route.tls
+    if proxy is None:
+        plain = _directly(reactor, route, timeout)
+        if tls is None:
+            return _Hop(plain, "connect", lambda cause: _direct_error(cause, name))
+        creator = _creator(name, tls.name, tls.verify, tls.ca, tls.certificate, tls.key)
+        return _Hop(TLSEndpoint(plain, creator, reactor), "connect", lambda cause: _direct_error(cause, name))
+    tunnel = through(reactor, proxy, route.host, route.port, timeout)
+    if tls is None:
+        return tunnel
+    creator = _creator(name, tls.name, tls.verify, tls.ca, tls.certificate, tls.key)
+    inside = TLSEndpoint(tunnel, creator, reactor)
+    return _Hop(inside, "proxy_tls_handshake", lambda cause: _tls_inside_error(cause, name))
+
+
+def _directly(reactor: Any, route: Route, timeout: float) -> IStreamClientEndpoint:
     if route.endpoint is not None:
         try:
-            endpoint = clientFromString(reactor, route.endpoint)
+            endpoint: IStreamClientEndpoint = clientFromString(reactor, route.endpoint)
         except Exception as error:
             # Parsers of endpoint strings are plugins; each raises what it likes.
             raise RuleUnusable(f"the endpoint {route.endpoint!r} cannot be used: {error!r}") from error
-    elif route.socket is not None:
-        endpoint = UNIXClientEndpoint(reactor, route.socket, timeout=timeout)
-    elif isIPAddress(route.host):
-        # HostnameEndpoint would ask a thread to resolve the address: a third of a connection's cost.
-        endpoint = TCP4ClientEndpoint(reactor, route.host, route.port, timeout=timeout)
-    elif isIPv6Address(route.host):
-        endpoint = TCP6ClientEndpoint(reactor, route.host, route.port, timeout=timeout)
-    else:
-        endpoint = HostnameEndpoint(reactor, route.host, route.port, timeout=timeout)
-    tls = route.tls
-    if tls is None:
         return endpoint
-    try:
-        creator = client_tls(tls.name, verify=tls.verify, ca=tls.ca, certificate=tls.certificate, key=tls.key)
-    except (OSError, ValueError) as error:
-        raise RuleUnusable(f"TLS to {route.name} cannot be set up: {error}") from error
-    return TLSEndpoint(endpoint, creator, reactor)
+    if route.socket is not None:
+        return UNIXClientEndpoint(reactor, route.socket, timeout=timeout)
+    return host_endpoint(reactor, route.host, route.port, timeout)
 
 
-def _translate(error: BaseException | None, name: str) -> UpstreamError | None:
+def host_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
     """
-    @return: the error in our words, or L{None} for what is not a failure to connect.
+    TCP to a host.
+
+    @param timeout: seconds for each of its addresses.
     """
-    if isinstance(error, CancelledError | UpstreamError):
-        return None
-    if isinstance(error, DNSLookupError | UnknownHostError):
-        return ConnectFailed(f"the name of {name} could not be resolved: {error}", error_type="dns_error")
-    if isinstance(error, ConnectionRefusedError):
-        return ConnectFailed(f"{name} refused the connection", error_type="connection_refused")
-    if isinstance(error, TimeoutError):
-        return UpstreamTimeout(f"{name} could not be reached in time", stage="connect", error_type="connection_timeout")
-    if isinstance(error, VerificationError):
-        return TLSFailed(f"the certificate of {name} is for another name", error_type="tls_certificate_error")
-    if isinstance(error, SSL.Error):
-        reasons = ", ".join(str(reason[-1]) for reason in (error.args[0] if error.args else ()))
-        verification = "certificate verify failed" in reasons
-        return TLSFailed(
-            f"TLS to {name} failed: {reasons or 'the connection ended during the handshake'}",
-            error_type="tls_certificate_error" if verification else "tls_protocol_error",
+    if isIPAddress(host):
+        # HostnameEndpoint would ask a thread to resolve the address: a third of a connection's cost.
+        return TCP4ClientEndpoint(reactor, host, port, timeout=timeout)
+    if isIPv6Address(host):
+        return TCP6ClientEndpoint(reactor, host, port, timeout=timeout)
+    return HostnameEndpoint(reactor, host, port, timeout=timeout)
+
+
+def through(reactor: Any, proxy: ProxySettings, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+    """
+    A target through a proxy, without TLS of its own.
+
+    @raise RuleUnusable: a file for TLS to the proxy is bad, or the proxy cannot be asked for this target.
+    """
+    called = proxy.name
+    to_proxy: IStreamClientEndpoint = _Hop(
+        host_endpoint(reactor, proxy.host, proxy.port, timeout),
+        "initializing",
+        lambda cause: ProxyConnectionRefused(
+            f"the proxy {called} could not be reached: {cause}", stage="initializing", error_type=_tcp_type(cause)
+        ),
+    )
+    if proxy.scheme == "https":
+        tls = proxy.tls or ProxyTLS()
+        creator = _creator(called, proxy.host, tls.verify, tls.ca, tls.certificate, tls.key)
+        to_proxy = _Hop(
+            TLSEndpoint(to_proxy, creator, reactor),
+            "proxy_handshake",
+            lambda cause: ProxyTunnelFailed(
+                f"TLS to the proxy {called} failed: {_tls_text(cause)}",
+                stage="proxy_handshake",
+                error_type=_tls_type(cause),
+            ),
         )
-    kind = "destination_ip_unroutable" if isinstance(error, NoRouteError) else "destination_unavailable"
-    return ConnectFailed(f"{name} could not be reached: {error}", error_type=kind)
+    try:
+        if not proxy.is_socks:
+            return TunnelEndpoint(to_proxy, host, port, proxy.connect_fields())
+        return _socks(reactor, to_proxy, proxy, host, port)
+    except ValueError as error:
+        raise RuleUnusable(f"{host}:{port} cannot be asked for through {called}: {error}") from error
+
+
+def _socks(
+    reactor: Any, to_proxy: IStreamClientEndpoint, proxy: ProxySettings, host: str, port: int
+) -> IStreamClientEndpoint:
+    version = 4 if proxy.scheme.startswith("socks4") else 5
+
+    def endpoint(address: str) -> SocksEndpoint:
+        return SocksEndpoint(
+            to_proxy, address, port, version=version, user=proxy.user, password=proxy.password
+        )
+
+    if proxy.scheme in ("socks4a", "socks5h") or isIPAddress(host) or isIPv6Address(host):
+        return endpoint(host)
+    return _Hop(
+        ResolvingEndpoint(reactor, host, version == 4, endpoint),
+        "initializing",
+        lambda cause: ConnectFailed(f"the name {host} could not be resolved: {cause}", error_type="dns_error"),
+    )
+
+
+def _creator(
+    called: str, name: str, verify: bool, ca: str | None, certificate: str | None, key: str | None
+) -> IOpenSSLClientConnectionCreator:
+    try:
+        return client_tls(name, verify=verify, ca=ca, certificate=certificate, key=key)
+    except (OSError, ValueError) as error:
+        raise RuleUnusable(f"TLS to {called} cannot be set up: {error}") from error
+
+
+def _tcp_type(cause: BaseException) -> str:
+    """The RFC 9209 error type of a TCP connection that did not come about."""
+    if isinstance(cause, DNSLookupError | UnknownHostError):
+        return "dns_error"
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection_refused"
+    if isinstance(cause, TimeoutError):
+        return "connection_timeout"
+    return "destination_ip_unroutable" if isinstance(cause, NoRouteError) else "destination_unavailable"
+
+
+def _tls_type(cause: BaseException) -> str:
+    """The same of TLS."""
+    is_certificate = isinstance(cause, VerificationError) or "certificate verify failed" in _tls_text(cause)
+    return "tls_certificate_error" if is_certificate else "tls_protocol_error"
+
+
+def _tls_text(cause: BaseException) -> str:
+    if isinstance(cause, VerificationError):
+        return "its certificate is for another name"
+    if isinstance(cause, SSL.Error):
+        return ", ".join(str(reason[-1]) for reason in (cause.args[0] if cause.args else ())) or _ENDED
+    return f"{_ENDED}: {cause}"
+
+
+_ENDED = "the connection ended during the handshake"
+
+
+def _direct_error(cause: BaseException, name: str) -> UpstreamError:
+    """A target that is reached without a proxy."""
+    if isinstance(cause, VerificationError | SSL.Error):
+        return TLSFailed(f"TLS to {name} failed: {_tls_text(cause)}", error_type=_tls_type(cause))
+    kind = _tcp_type(cause)
+    if kind == "connection_timeout":
+        return UpstreamTimeout(f"{name} could not be reached in time", stage="connect", error_type=kind)
+    return ConnectFailed(f"{name} could not be reached: {cause}", error_type=kind)
+
+
+def _tls_inside_error(cause: BaseException, name: str) -> UpstreamError:
+    """TLS to the target inside a tunnel."""
+    return ProxyTunnelFailed(
+        f"TLS to {name} inside the tunnel failed: {_tls_text(cause)}",
+        stage="proxy_tls_handshake",
+        error_type=_tls_type(cause),
+        hop="target",
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -30,6 +31,7 @@ from proxyd.rules.globs import PublicRoutes, compile_glob
 from proxyd.rules.model import OriginTemplate, Rule, RuleLimits, RuleTimeouts, TargetTLS, variables_in
 from proxyd.rules.pattern import Pattern, Template
 from proxyd.rules.problems import Document, kind_of, problems_in
+from proxyd.rules.proxy import Proxy, ProxyTLS, Way, connect_headers, parse_proxy, parse_proxy_url
 
 MAX_NAME: Final = 200
 """The longest name of a rule, characters."""
@@ -122,10 +124,29 @@ def _valid_method(method: str) -> str:
     return method
 
 
-def _direct(value: str | None) -> str | None:
-    if value not in ("direct", "", None):
-        raise ValueError("must be direct; other ways arrive with outbound proxies")
-    return value
+def _valid_proxy(text: str) -> str:
+    parse_proxy(text)
+    return text
+
+
+def _valid_proxy_url(text: str) -> str:
+    parse_proxy_url(text)
+    return text
+
+
+def _valid_connect_headers(headers: dict[str, str]) -> dict[str, str]:
+    connect_headers(headers)
+    return headers
+
+
+def _valid_exemption(text: str) -> str:
+    if not text or any(character in " ,\t" for character in text):
+        raise ValueError("must be one host, address or block, with or without a port")
+    return text
+
+
+def _text_or_mapping(value: object) -> str:
+    return "<mapping>" if isinstance(value, dict | ProxyDocument) else "<text>"
 
 
 def _no_auth(value: object) -> object:
@@ -150,8 +171,10 @@ def _list_or_mapping(value: object) -> str | None:
     return {"a list": "<list>", "a mapping": "<mapping>"}.get(kind_of(value))
 
 
+Located = Callable[[str | None], str | None]
+"""From the name of a file as it is written to where it is."""
+
 FileName = Annotated[str, AfterValidator(_file_name)]
-Proxy = Annotated[str | None, AfterValidator(_direct)]
 NoAuth = Annotated[Any, AfterValidator(_no_auth)]
 NoRate = Annotated[Any, AfterValidator(_no_rate)]
 
@@ -178,6 +201,73 @@ class _TLS(Document):
         if self.key is not None and self.certificate is None:
             raise ValueError("has a key without a certificate; name both, or one file with both as the certificate")
         return self
+
+
+class ProxyTLSDocument(Document):
+    """TLS to a proxy, as users write it."""
+
+    ca: FileName | None = None
+    verify: bool = True
+    certificate: FileName | None = None
+    key: FileName | None = None
+
+
+class ProxyDocument(Document):
+    """A proxy, as users write it where a URL does not say enough."""
+
+    url: Annotated[str, AfterValidator(_valid_proxy_url)]
+    headers: Annotated[dict[str, str], AfterValidator(_valid_connect_headers)] = {}
+    no_proxy: list[Annotated[str, AfterValidator(_valid_exemption)]] = []
+    tls: ProxyTLSDocument | None = None
+
+
+ProxyField = (
+    Annotated[
+        Annotated[str, AfterValidator(_valid_proxy), Tag("<text>")] | Annotated[ProxyDocument, Tag("<mapping>")],
+        Discriminator(_text_or_mapping),
+    ]
+    | None
+)
+"""C{direct}, C{env}, a URL, or a mapping; null is as the service has it."""
+
+
+def proxy_tls_from(document: ProxyTLSDocument | None, located: Located) -> ProxyTLS | None:
+    """
+    @return: TLS to a proxy, with file names where they are.
+    """
+    if document is None:
+        return None
+    return ProxyTLS(located(document.ca), document.verify, located(document.certificate), located(document.key))
+
+
+def proxy_from(document: str | ProxyDocument | None, located: Located) -> Proxy | None:
+    """
+    @return: the way to a target that was written down.
+    """
+    if document is None or isinstance(document, str):
+        return None if document is None else parse_proxy(document)
+    return replace(
+        parse_proxy_url(document.url),
+        headers=connect_headers(document.headers),
+        no_proxy=tuple(document.no_proxy),
+        tls=proxy_tls_from(document.tls, located),
+    )
+
+
+def _mapping_from_proxy(proxy: Proxy | None) -> str | dict[str, Any] | None:
+    if proxy is None or isinstance(proxy, Way):
+        return None if proxy is None else proxy.value
+    tls = proxy.tls
+    if not proxy.headers and not proxy.no_proxy and tls is None:
+        return proxy.url
+    mapping: dict[str, Any] = {
+        "url": proxy.url,
+        "headers": {name.decode("ascii"): value.decode("latin-1") for name, value in proxy.headers},
+        "noProxy": list(proxy.no_proxy),
+    }
+    if tls is not None:
+        mapping["tls"] = {"ca": tls.ca, "verify": tls.verify, "certificate": tls.certificate, "key": tls.key}
+    return mapping
 
 
 class _Timeouts(Document):
@@ -212,7 +302,7 @@ class RuleDocument(Document):
     order: int | None = None
     base: Annotated[str, AfterValidator(_one_line)] | None = None
     relative_paths: bool = False
-    proxy: Proxy = None
+    proxy: ProxyField = None
     tls: _TLS = _TLS()
     endpoint: Annotated[str, AfterValidator(_one_line)] | None = None
     timeouts: _Timeouts = _Timeouts()
@@ -250,7 +340,7 @@ def rule_from_mapping(mapping: object, index: int | None = None, *, folder: str 
     return _rule(document, document.id or f"static-{index}", lambda name: name and posixpath.join(folder, name))
 
 
-def _rule(document: RuleDocument, rule_id: str, located: Callable[[str | None], str | None]) -> Rule:
+def _rule(document: RuleDocument, rule_id: str, located: Located) -> Rule:
     pattern = _pattern(document.pattern)
     tls, timeouts = document.tls, document.timeouts
     return Rule(
@@ -270,6 +360,7 @@ def _rule(document: RuleDocument, rule_id: str, located: Callable[[str | None], 
         order=document.order,
         base=document.base,
         relative_paths=document.relative_paths,
+        proxy=proxy_from(document.proxy, located),
         tls=TargetTLS(located(tls.ca), located(tls.certificate), located(tls.key), tls.server_name),
         endpoint=document.endpoint,
         timeouts=RuleTimeouts(timeouts.connect, timeouts.response, timeouts.body, timeouts.websocket_idle),
@@ -297,7 +388,7 @@ def mapping_from_rule(rule: Rule) -> dict[str, Any]:
         "order": rule.order,
         "base": rule.base,
         "relativePaths": rule.relative_paths,
-        "proxy": rule.proxy,
+        "proxy": _mapping_from_proxy(rule.proxy),
         "tls": {
             "ca": rule.tls.ca,
             "certificate": rule.tls.certificate,

@@ -15,6 +15,7 @@ from corvus_regex_ecma262 import Match as Groups
 from proxyd.errors import RuleUnusable
 from proxyd.rules.globs import PublicRoutes
 from proxyd.rules.pattern import Pattern, Template
+from proxyd.rules.proxy import Proxy
 
 DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443, "http+unix": 80}
 """The schemes of targets, with the port that goes without saying."""
@@ -270,7 +271,7 @@ class Rule:
     @ivar origins: what C{Origin} may be on upgrades; empty for anything.
     @ivar headers: names and values to set on the request to the target, C{None} to remove.
     @ivar order: the place among the dynamic rules, C{None} for the last.
-    @ivar proxy: the way to the target; only C{direct} is known.
+    @ivar proxy: how the target is reached, L{None} for the service's way.
     """
 
     id: str
@@ -289,7 +290,7 @@ class Rule:
     order: int | None = None
     base: str | None = None
     relative_paths: bool = False
-    proxy: str = "direct"
+    proxy: Proxy | None = None
     tls: TargetTLS = field(default_factory=TargetTLS)
     endpoint: str | None = None
     timeouts: RuleTimeouts = field(default_factory=RuleTimeouts)

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from twisted.internet.endpoints import clientFromString
 
 from proxyd.errors import ConfigError, Problem, RuleUnusable
-from proxyd.rules.codec import rule_from_mapping
+from proxyd.rules.codec import proxy_from, proxy_tls_from, rule_from_mapping
 from proxyd.rules.model import Rule, expand_variables, variables_in
 from proxyd.rules.problems import problems_in
+from proxyd.rules.proxy import ProxyTLS, Way
 from proxyd.service.schema import ConfigDocument, Expanded, ListenerDocument
-from proxyd.service.settings import STDOUT, Config, Limits, Listener, ListenerTLS, Log, Timeouts
+from proxyd.service.settings import STDOUT, Config, Limits, Listener, ListenerTLS, Log, Outbound, Timeouts
 from proxyd.service.yaml_source import Source
 
 __all__ = ["Config", "Limits", "Listener", "ListenerTLS", "Log", "STDOUT", "Timeouts", "Unreadable", "load"]
@@ -90,6 +91,7 @@ class _Loading:
             trusted_proxies=tuple(document.trusted_proxies),
             forwarded=document.forwarded,
             log=Log(access, document.log.format, document.log.query),
+            outbound=self._outbound(document),
             rules=tuple(rules.values()),
             source=self.path,
             base=self.base,
@@ -133,6 +135,16 @@ class _Loading:
             return value
         unset += (Problem(path, f"the variable {name} is empty") for name in empty)
         return Expanded(text)
+
+    def _outbound(self, document: ConfigDocument) -> Outbound:
+        outbound = document.outbound
+
+        def located(name: str | None) -> str | None:
+            return None if name is None else self._located(name)
+
+        return Outbound(
+            proxy_from(outbound.proxy, located) or Way.DIRECT, proxy_tls_from(outbound.tls, located) or ProxyTLS()
+        )
 
     def _listener(self, index: int, given: str | ListenerDocument) -> Listener:
         if isinstance(given, str):

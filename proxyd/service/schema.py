@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from twisted.internet.endpoints import serverFromString
 
-from proxyd.rules.codec import FileName, NoAuth, NoRate, Proxy
+from proxyd.rules.codec import FileName, NoAuth, NoRate, ProxyField, ProxyTLSDocument
 from proxyd.rules.problems import Document
 from proxyd.service.settings import Limits, Log, Timeouts
 
@@ -130,8 +130,8 @@ class _Log(Document):
 
 
 class _Outbound(Document):
-    proxy: Annotated[Proxy, BeforeValidator(_plain)] = None
-    tls: Annotated[Any, _later("TLS to proxies is", None, {})] = None
+    proxy: Annotated[ProxyField, BeforeValidator(_plain)] = None
+    tls: ProxyTLSDocument = ProxyTLSDocument()
 
 
 class ConfigDocument(Document):

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from proxyd.errors import Problem
 from proxyd.rules.model import Rule
+from proxyd.rules.proxy import Proxy, ProxyTLS, Way
 
 STDOUT: Final = "-"
 """The name of standard output in C{log.access}."""
@@ -71,6 +72,18 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Outbound:
+    """
+    How targets are reached, unless their rules say otherwise.
+
+    @ivar tls: TLS to proxies.
+    """
+
+    proxy: Proxy = Way.DIRECT
+    tls: ProxyTLS = ProxyTLS()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """
     A whole configuration.
@@ -86,6 +99,7 @@ class Config:
     trusted_proxies: tuple[str, ...]
     forwarded: bool
     log: Log
+    outbound: Outbound
     rules: tuple[Rule, ...]
     source: str
     base: str

@@ -14,11 +14,12 @@ from typing import Any
 from proxyd.forward.html import Rewriter
 from proxyd.forward.pool import Upstream
 from proxyd.http.forwarded import TrustedProxies
+from proxyd.outbound.proxies import proxy_for
 from proxyd.outbound.route import OriginEndpoint, Route, TLSSettings
 from proxyd.rules.model import Rule, TargetURL
 from proxyd.rules.outgoing import Outgoing
 from proxyd.rules.table import RuleTable
-from proxyd.service.settings import Config, Timeouts
+from proxyd.service.settings import Config, Outbound, Timeouts
 from proxyd.websocket.relay import RelayOptions
 
 
@@ -50,16 +51,22 @@ class Upstreams:
             upstream.retire()
 
 
-def route_of(rule: Rule, url: TargetURL) -> Route:
+def route_of(rule: Rule, url: TargetURL, outbound: Outbound, environment: Mapping[str, str]) -> Route:
     """
     @return: the way to the target of a rule.
+
+    @raise proxyd.errors.RuleUnusable: the environment is to name the proxy, and names none that is one.
     """
+    proxy = None
+    if rule.endpoint is None and url.socket is None:
+        way = outbound.proxy if rule.proxy is None else rule.proxy
+        proxy = proxy_for(way, url.scheme, url.host, url.port, environment, outbound.tls)
     tls = None
     if url.secure:
         tls = TLSSettings(
             rule.tls.server_name or url.host, rule.secure, rule.tls.ca, rule.tls.certificate, rule.tls.key
         )
-    return Route(url.host, url.port, url.socket, rule.endpoint, tls)
+    return Route(url.host, url.port, url.socket, rule.endpoint, tls, proxy)
 
 
 class RuleInUse:
@@ -93,7 +100,7 @@ class RuleInUse:
             body=service.body if own.body is None else own.body,
         )
         self.upstream = upstreams.get(
-            route_of(rule, self.outgoing.url),
+            route_of(rule, self.outgoing.url, config.outbound, environment),
             self.timeouts.connect,
             config.limits.per_host,
             config.limits.response_header,

@@ -126,8 +126,8 @@ class RouteTests(SynchronousTestCase):
         """Each failure has its status and its registered type (RFC 9209 section 2.3), and keeps its cause."""
         verify_failed = SSL.Error([("SSL routines", "", "certificate verify failed")])
         for cause, kind, error_type, text in [
-            (DNSLookupError("x"), ConnectFailed, "dns_error", "could not be resolved"),
-            (ConnectionRefusedError(), ConnectFailed, "connection_refused", "refused the connection"),
+            (DNSLookupError("x"), ConnectFailed, "dns_error", "DNS lookup failed"),
+            (ConnectionRefusedError(), ConnectFailed, "connection_refused", "could not be reached"),
             (TimeoutError(), UpstreamTimeout, "connection_timeout", "in time"),
             (NoRouteError(), ConnectFailed, "destination_ip_unroutable", "could not be reached"),
             (ConnectBindError(), ConnectFailed, "destination_unavailable", "could not be reached"),

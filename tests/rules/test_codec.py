@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proxyd.errors import ConfigError
 from proxyd.rules.codec import mapping_from_rule, rule_from_mapping
 from proxyd.rules.model import Rule, RuleLimits, RuleTimeouts, TargetTLS
+from proxyd.rules.proxy import Way
 
 MINIMAL = {"name": "api", "pattern": "^/api/(.*)", "target": "http://127.0.0.1:8080"}
 DEFAULTS: dict[str, Any] = {
@@ -28,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "order": None,
     "base": None,
     "relativePaths": False,
-    "proxy": "direct",
+    "proxy": None,
     "tls": {"ca": None, "certificate": None, "key": None, "serverName": None},
     "endpoint": None,
     "timeouts": {"connect": None, "response": None, "body": None, "websocketIdle": None},
@@ -52,7 +53,12 @@ FULL: dict[str, Any] = {
     "order": 7,
     "base": "/app/",
     "relativePaths": True,
-    "proxy": "direct",
+    "proxy": {
+        "url": "https://user:p%40ss@proxy.example:8443",
+        "headers": {"X-Proxy": "1"},
+        "noProxy": ["a.example", "10.0.0.0/8"],
+        "tls": {"ca": "/ca.pem", "verify": False, "certificate": None, "key": None},
+    },
     "tls": {"ca": "ca.pem", "certificate": "/c.pem", "key": "k.pem", "serverName": "a.example"},
     "endpoint": "unix:/run/app.sock",
     "timeouts": {"connect": 1, "response": 2.5, "body": 0, "websocketIdle": 60},
@@ -151,7 +157,14 @@ def test_file_names_begin_in_the_folder() -> None:
         ({"publicRoutes": {"get": []}}, "publicRoutes.get (rule 'api'): must be a method in capitals, or ALL"),
         ({"publicRoutes": {"GET": "/a"}}, "publicRoutes.GET (rule 'api'): must be a list, not a string"),
         ({"auth": {"basic": {}}}, "auth (rule 'api'): must be none; authentication is not available yet"),
-        ({"proxy": "socks5://a"}, "proxy (rule 'api'): must be direct; other ways arrive with outbound proxies"),
+        ({"proxy": "ftp://a"}, "proxy (rule 'api'): has the scheme 'ftp'; a proxy's is one of http, https, socks4"),
+        ({"proxy": "a:3128"}, "proxy (rule 'api'): is no proxy URL"),
+        ({"proxy": 5}, "proxy (rule 'api'): must be a string, not a number"),
+        ({"proxy": {}}, "proxy.url (rule 'api'): is required"),
+        ({"proxy": {"url": "direct"}}, "proxy.url (rule 'api'): is no proxy URL"),
+        ({"proxy": {"url": "http://a", "headers": {"Host": "b"}}}, "proxy.headers (rule 'api'): the header 'Host'"),
+        ({"proxy": {"url": "http://a", "noProxy": ["a b"]}}, "proxy.noProxy.0 (rule 'api'): must be one host"),
+        ({"proxy": {"url": "http://a", "tls": {"verify": "no"}}}, "proxy.tls.verify (rule 'api'): must be true or"),
         ({"order": 1.5}, "order (rule 'api'): must be a whole number, not a decimal"),
         ({"base": ""}, "base (rule 'api'): must be one line of text that is not blank"),
         ({"tls": {"key": "k"}}, "tls (rule 'api'): has a key without a certificate"),
@@ -169,7 +182,7 @@ def test_bad_rules(fields: dict[str, Any], problem: str) -> None:
     assert found.startswith("rules.3." + problem)
 
 
-@pytest.mark.parametrize("fields", [{"auth": "none"}, {"proxy": ""}, {"proxy": None}, {"rewrite": ""}, {"limits": {}}])
+@pytest.mark.parametrize("fields", [{"auth": "none"}, {"proxy": None}, {"rewrite": ""}, {"limits": {}}])
 def test_other_words_for_defaults(fields: dict[str, Any]) -> None:
     """What means the default is accepted."""
     assert rule_from_mapping(MINIMAL | fields, 0) == rule_from_mapping(MINIMAL, 0)
@@ -194,3 +207,14 @@ def test_dynamic_rules_need_an_id() -> None:
     assert problems(MINIMAL, None) == ["id (rule 'api'): is required"]
     assert problems([], None) == ["must be a mapping, not a list"]
     assert rule_from_mapping(MINIMAL | {"id": "x"}).id == "x"
+
+
+def test_proxies() -> None:
+    """A rule has a way of its own, or the service's; file names begin in the configuration's folder."""
+    assert rule_from_mapping(MINIMAL, 0).proxy is None
+    assert rule_from_mapping(MINIMAL | {"proxy": ""}, 0).proxy is Way.DIRECT
+    assert rule_from_mapping(MINIMAL | {"proxy": "env"}, 0).proxy is Way.ENVIRONMENT
+    tls = {"url": "https://p", "tls": {"ca": "ca.pem"}}
+    assert rule_from_mapping(MINIMAL | {"proxy": tls}, 0, folder="/etc").proxy.tls.ca == "/etc/ca.pem"
+    simple = rule_from_mapping(MINIMAL | {"proxy": "socks5h://u:p@h"}, 0)
+    assert mapping_from_rule(simple)["proxy"] == "socks5h://u:p@h:1080"

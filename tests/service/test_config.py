@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from proxyd.errors import ConfigError
+from proxyd.rules.proxy import ProxySettings, ProxyTLS, Way
 from proxyd.service.config import Config, Limits, Listener, ListenerTLS, Log, Timeouts, Unreadable, load
+from proxyd.service.settings import Outbound
 
 ROOT = Path(__file__).parent.parent.parent
 PEM = "-----BEGIN CERTIFICATE-----\n"
@@ -52,10 +54,28 @@ def test_defaults(folder: Folder) -> None:
         trusted_proxies=(),
         forwarded=False,
         log=Log("-", "combined", True),
+        outbound=Outbound(Way.DIRECT, ProxyTLS()),
         rules=(),
         source=str(folder.path / "proxyd.yaml"),
         base=str(folder.path),
     )
+
+
+def test_outbound(folder: Folder) -> None:
+    """A proxy for all rules, and TLS to proxies, with file names relative to the file."""
+    config = folder.load("""
+listen: ['tcp:8080']
+outbound:
+  proxy: {url: 'https://u:p@proxy.test', noProxy: [a.test], tls: {verify: false}}
+  tls: {ca: ca.pem}
+""")
+    assert config.outbound == Outbound(
+        ProxySettings(
+            *("https", "proxy.test", 443, b"u", b"p"), no_proxy=("a.test",), tls=ProxyTLS(verify=False)
+        ),
+        ProxyTLS(ca=str(folder.path / "ca.pem")),
+    )
+    assert "p@" not in repr(config)
 
 
 def test_every_setting(folder: Folder) -> None:
@@ -121,8 +141,8 @@ rules:
         ("store: 'sqlite:rules.db'", "store: must be left out: the rule store is not available yet"),
         ("workers: auto", "workers: must be left out: more than one process is not available yet"),
         ("workers: true", "workers: must be left out: more than one process is not available yet"),
-        ("outbound: {proxy: env}", "outbound.proxy: must be direct; other ways arrive with outbound proxies"),
-        ("outbound: {tls: {ca: x}}", "outbound.tls: must be left out: TLS to proxies is not available yet"),
+        ("outbound: {proxy: socks6://a}", "outbound.proxy: has the scheme 'socks6'; a proxy's is one of"),
+        ("outbound: {tls: {ca: 5}}", "outbound.tls.ca: must be a string, not a number"),
         ("auth: {basic: {}}", "auth: must be none; authentication is not available yet"),
         ("traceparent: true", "traceparent: must be left out: trace context is not available yet"),
         ("limits: {rate: 5}", "limits.rate: must be null; rate limits are not available yet"),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class Proxy:
         *,
         reactor: str | None = None,
         environment: Mapping[str, str] | None = None,
+        unset: Container[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -97,7 +98,11 @@ class Proxy:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={
+                **{name: value for name, value in os.environ.items() if name not in unset},
+                "PYTHONUNBUFFERED": "1",
+                **(environment or {}),
+            },
         )
         self.output = Output(self.process)
         self.ports = [int(found[1] or 0) for found in self.output.wait_for(_LISTENS.pattern, listeners)]
