@@ -59,6 +59,9 @@ def serve_resource(
         if IHeadResource.providedBy(found):
             found.head_received(head, channel)
             return
+    except ExchangeError as error:
+        channel.send_error(error)
+        return
     except Exception:
         # It is the code of whoever mounted it: it costs this request, not the connection.
         log.failure("a Resource for {path} failed", path=head.target.path)
@@ -154,7 +157,9 @@ class _ResourceResponder:
         self._is_over = True
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.stopProducing()
+            # Somebody else's code: whatever it does, the channel goes on to its end.
+            with log.failuresHandled("a producer could not be stopped"):
+                producer.stopProducing()
         self._request.connectionLost(Failure(ConnectionLost()))
 
     # What pulls counts how often it is paused, so that it is told of each change once.

@@ -1,0 +1,48 @@
+# make run     a proxy to look at, on http://127.0.0.1:8080/
+# make test    all tests
+# Both set up what they need, in .venv and from the package registries.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG := etc/demo.yaml
+
+.PHONY: run test lint soak bench clean
+
+# Ctrl-C goes to both processes; the first one ignores it and is ended when the proxy has ended.
+run: $(VENV)/installed
+	@$(BIN)/python -m proxyd.demo $(ORIGIN) & origin=$$!; trap 'kill $$origin 2>/dev/null' EXIT; trap : INT TERM; \
+	$(BIN)/twistd -n --pidfile= proxyd --config $(CONFIG) || test $$? -gt 128
+
+test: $(VENV)/installed-for-tests tests/peers/installed
+	$(BIN)/python -m pytest -m "not soak"
+
+lint: $(VENV)/installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+soak: $(VENV)/installed-for-tests tests/peers/installed
+	$(BIN)/python -m pytest -m soak
+
+bench: $(VENV)/installed-for-tests tests/peers/installed
+	$(BIN)/python bench/match.py
+	$(BIN)/python bench/http.py
+
+clean:
+	rm -rf $(VENV) tests/peers/node_modules tests/peers/installed
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-for-tests: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,lint]'
+	@touch $@
+
+# Servers, proxies and clients that the tests run against: from Debian, and ws and Bun from npm.
+tests/peers/installed: tests/peers/install tests/peers/package.json
+	sh tests/peers/install
+	@touch $@

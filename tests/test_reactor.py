@@ -1,0 +1,457 @@
+"""The reactor whose sockets write at once, with real sockets: one reactor for each test, turned by hand or run."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorCore, IReactorFDSet, IReactorUNIX
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import PrivateCertificate
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from proxyd.reactor import PromptReactor
+from tests.support.certificates import Authority
+
+TURNS = 2000
+"""Turns of the reactor within which what a test waits for must have come; most take no time."""
+
+MEBIBYTE = 1024 * 1024
+
+
+@implementer(IHalfCloseableProtocol)
+class Recorder(Protocol):
+    """Keeps what happens; it is its own factory's last protocol."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost: Failure | None = None
+        self.read_lost = self.write_lost = False
+        self.on_data: Callable[[bytes], None] = lambda data: None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.on_data(data)
+
+    def readConnectionLost(self) -> None:
+        self.read_lost = True
+
+    def writeConnectionLost(self) -> None:
+        self.write_lost = True
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.lost = reason
+
+
+class Recorders(Factory):
+    """Makes a L{Recorder} for each connection."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.made: list[Recorder] = []
+
+    def buildProtocol(self, addr: object) -> Recorder:
+        self.made.append(Recorder())
+        return self.made[-1]
+
+    # Of a client's factory
+
+    def startedConnecting(self, connector: object) -> None:
+        """It begins."""
+
+    def clientConnectionLost(self, connector: object, reason: Failure) -> None:
+        """It has ended."""
+
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+        """It never was."""
+        raise reason.value
+
+
+@pytest.fixture
+def reactor() -> Iterator[PromptReactor]:
+    """A reactor of our own, beside that of the process: it is turned by hand."""
+    one = PromptReactor()
+    yield one
+    one.disconnectAll()
+    one._poller.close()
+    one.waker.connectionLost(Failure(RuntimeError("the test is over")))
+
+
+def turn_until(reactor: PromptReactor, done: Callable[[], object]) -> None:
+    """Turn the reactor until something is so."""
+    for _ in range(TURNS):
+        if done():
+            return
+        reactor.iterate(0.01)
+    raise AssertionError("it did not come")
+
+
+class Pair:
+    """A connection: Twisted's side of it, and a plain socket as the other."""
+
+    def __init__(self, protocol: Recorder, other: socket.socket) -> None:
+        self.protocol = protocol
+        self.other = other
+        other.settimeout(10)
+
+    @property
+    def transport(self) -> Any:
+        """Twisted's side."""
+        return self.protocol.transport
+
+    def close(self, reactor: PromptReactor) -> None:
+        """End both sides, in whatever state they are."""
+        self.other.close()
+        if not self.protocol.lost:
+            self.transport.abortConnection()
+            turn_until(reactor, lambda: self.protocol.lost)
+
+
+def accepted(reactor: PromptReactor, listening: Any, other: socket.socket) -> Pair:
+    """Connect a plain socket to a port, and wait for the protocol that this makes."""
+    factory = listening.factory
+    count = len(factory.made)
+    address = listening.getHost()
+    other.settimeout(10)
+    other.connect(address.name if hasattr(address, "name") else (address.host, address.port))
+    turn_until(reactor, lambda: len(factory.made) > count and factory.made[-1].transport)
+    return Pair(factory.made[-1], other)
+
+
+def _tcp_server(reactor: PromptReactor, folder: Path) -> Pair:
+    listening = reactor.listenTCP(0, Recorders(), interface="127.0.0.1")
+    return accepted(reactor, listening, socket.socket())
+
+
+def _unix_server(reactor: PromptReactor, folder: Path) -> Pair:
+    listening = reactor.listenUNIX(str(folder / "s"), Recorders())
+    return accepted(reactor, listening, socket.socket(socket.AF_UNIX))
+
+
+def _adopted(reactor: PromptReactor, folder: Path) -> Pair:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        port = reactor.adoptStreamPort(listening.fileno(), socket.AF_INET, Recorders())
+    return accepted(reactor, port, socket.socket())
+
+
+def _adopted_unix(reactor: PromptReactor, folder: Path) -> Pair:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "s"))
+        listening.listen()
+        listening.setblocking(False)
+        port = reactor.adoptStreamPort(listening.fileno(), socket.AF_UNIX, Recorders())
+    return accepted(reactor, port, socket.socket(socket.AF_UNIX))
+
+
+def connected(reactor: PromptReactor, listening: socket.socket, connect: Callable[[Recorders], object]) -> Pair:
+    """Let the reactor connect to a plain socket."""
+    factory = Recorders()
+    with listening:
+        listening.settimeout(10)
+        connect(factory)
+        turn_until(reactor, lambda: factory.made and factory.made[0].transport)
+        return Pair(factory.made[0], listening.accept()[0])
+
+
+def _tcp_client(reactor: PromptReactor, folder: Path) -> Pair:
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    return connected(reactor, listening, lambda factory: reactor.connectTCP("127.0.0.1", port, factory))
+
+
+def _unix_client(reactor: PromptReactor, folder: Path) -> Pair:
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(folder / "s"))
+    listening.listen()
+    return connected(reactor, listening, lambda factory: reactor.connectUNIX(str(folder / "s"), factory))
+
+
+KINDS = {
+    "tcp server": _tcp_server,
+    "tcp client": _tcp_client,
+    "unix server": _unix_server,
+    "unix client": _unix_client,
+    "adopted": _adopted,
+    "adopted unix": _adopted_unix,
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def pair(request: pytest.FixtureRequest, reactor: PromptReactor, tmp_path: Path) -> Iterator[Pair]:
+    """A connection of each kind that there is."""
+    one = request.param(reactor, tmp_path)
+    yield one
+    one.close(reactor)
+
+
+@pytest.fixture
+def tcp(reactor: PromptReactor, tmp_path: Path) -> Iterator[Pair]:
+    """One kind, for what is the same for all."""
+    one = _tcp_server(reactor, tmp_path)
+    yield one
+    one.close(reactor)
+
+
+def is_readable(other: socket.socket) -> bool:
+    """Whether something is there to be read now."""
+    return bool(select.select([other], [], [], 0)[0])
+
+
+def read(reactor: PromptReactor, other: socket.socket, size: int) -> bytes:
+    """Read so many octets while the reactor turns."""
+    data = bytearray()
+    other.setblocking(False)
+
+    def more() -> bool:
+        while len(data) < size and is_readable(other):
+            octets = other.recv(MEBIBYTE)
+            assert octets, f"it ended after {len(data)} octets"
+            data.extend(octets)
+        return len(data) >= size
+
+    turn_until(reactor, more)
+    other.settimeout(10)
+    return bytes(data)
+
+
+def test_interfaces(reactor: PromptReactor) -> None:
+    """It is a whole reactor."""
+    for interface in (IReactorCore, IReactorFDSet, IReactorUNIX):
+        verifyObject(interface, reactor)
+
+
+def test_written_at_once(pair: Pair) -> None:
+    """What is written has been sent when write returns: the reactor does not turn here."""
+    pair.transport.write(b"one ")
+    pair.transport.writeSequence([b"two", b" ", b"three"])
+    assert pair.other.recv(100) == b"one two three"
+
+
+def test_received(reactor: PromptReactor, pair: Pair) -> None:
+    """What the other side sends is received."""
+    pair.other.sendall(b"hello")
+    turn_until(reactor, lambda: pair.protocol.received == b"hello")
+
+
+def test_order(reactor: PromptReactor, pair: Pair) -> None:
+    """What does not fit waits its turn, and what is written after it does not overtake it."""
+    pieces = [struct.pack(">I", number) * (1 + number % 7 * 5000) for number in range(600)]
+    for piece in pieces[:-1]:
+        pair.transport.write(piece)
+    pair.transport.writeSequence([pieces[-1][:2], pieces[-1][2:]])
+    expected = b"".join(pieces)
+    assert read(reactor, pair.other, len(expected)) == expected
+    pair.transport.write(b"and at once again")
+    assert pair.other.recv(100) == b"and at once again"
+
+
+def test_slow_reader(reactor: PromptReactor, tcp: Pair) -> None:
+    """One write that is sent in parts: the producer is paused for as long, and nothing is lost."""
+    calls: list[str] = []
+
+    class Producer:
+        def pauseProducing(self) -> None:
+            calls.append("pause")
+
+        def resumeProducing(self) -> None:
+            calls.append("resume")
+
+        def stopProducing(self) -> None:
+            calls.append("stop")
+
+    tcp.transport.registerProducer(Producer(), True)
+    tcp.transport.write(b"a few octets pause nobody")
+    assert calls == []
+    data = os.urandom(16 * MEBIBYTE)
+    tcp.transport.write(data)
+    assert calls == ["pause"]
+    assert read(reactor, tcp.other, len(data) + 25)[25:] == data
+    turn_until(reactor, lambda: calls == ["pause", "resume"])
+    tcp.transport.unregisterProducer()
+
+
+def test_error_in_send(reactor: PromptReactor, tcp: Pair) -> None:
+    """An error in send does not come out of write: the loss is reported from the reactor's loop."""
+    tcp.other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    tcp.other.close()
+    # The reset is there at once on one machine; each write but the first would raise EPIPE.
+    for _ in range(3):
+        tcp.transport.write(b"x")
+    assert tcp.protocol.lost is None
+    turn_until(reactor, lambda: tcp.protocol.lost)
+
+
+def test_write_after_the_end(reactor: PromptReactor, tcp: Pair) -> None:
+    """What is written to a lost connection goes nowhere, quietly."""
+    tcp.other.close()
+    turn_until(reactor, lambda: tcp.protocol.read_lost or tcp.protocol.lost)
+    tcp.transport.abortConnection()
+    tcp.transport.write(b"x")
+    tcp.transport.writeSequence([b"y"])
+    turn_until(reactor, lambda: tcp.protocol.lost)
+    tcp.transport.write(b"z")
+
+
+def test_closing_with_octets_to_send(reactor: PromptReactor, pair: Pair) -> None:
+    """loseConnection waits for what was written before it."""
+    data = b"x" * 4 * MEBIBYTE
+    pair.transport.write(data)
+    pair.transport.loseConnection()
+    assert read(reactor, pair.other, len(data)) == data
+    turn_until(reactor, lambda: pair.protocol.lost)
+    assert pair.other.recv(1) == b""
+
+
+def test_abort_with_octets_to_send(reactor: PromptReactor, tcp: Pair) -> None:
+    """abortConnection drops what was not sent, and takes nothing after it."""
+    tcp.transport.write(b"x" * 16 * MEBIBYTE)
+    tcp.transport.abortConnection()
+    tcp.transport.write(b"too late")
+    turn_until(reactor, lambda: tcp.protocol.lost)
+    with pytest.raises(ConnectionResetError):
+        while tcp.other.recv(MEBIBYTE):
+            pass
+
+
+def test_half_close_by_us(reactor: PromptReactor, pair: Pair) -> None:
+    """loseWriteConnection ends our direction only, after what was written."""
+    data = b"x" * 4 * MEBIBYTE
+    pair.transport.write(data)
+    pair.transport.loseWriteConnection()
+    assert read(reactor, pair.other, len(data)) == data
+    turn_until(reactor, lambda: pair.protocol.write_lost)
+    assert pair.other.recv(1) == b""
+    pair.other.sendall(b"still heard")
+    turn_until(reactor, lambda: pair.protocol.received == b"still heard")
+    assert pair.protocol.lost is None
+
+
+def test_half_close_by_the_other(reactor: PromptReactor, pair: Pair) -> None:
+    """Who has ended his direction can still be written to, at once."""
+    pair.other.sendall(b"question")
+    pair.other.shutdown(socket.SHUT_WR)
+    turn_until(reactor, lambda: pair.protocol.read_lost)
+    assert pair.protocol.received == b"question"
+    pair.transport.write(b"answer")
+    assert pair.other.recv(100) == b"answer"
+    assert pair.protocol.lost is None
+
+
+def test_descriptor_with_octets(reactor: PromptReactor, tmp_path: Path) -> None:
+    """What is written while a descriptor waits to be sent does not overtake it."""
+    pair = _unix_server(reactor, tmp_path)
+    ours, theirs = os.pipe()
+    pair.transport.sendFileDescriptor(ours)
+    pair.transport.write(b"with a descriptor")
+    assert not is_readable(pair.other)
+
+    turn_until(reactor, lambda: is_readable(pair.other))
+    octets, descriptors, _, _ = socket.recv_fds(pair.other, 100, 1)
+    assert len(descriptors) == 1
+    assert octets + read(reactor, pair.other, 17 - len(octets)) == b"with a descriptor"
+    for descriptor in (ours, theirs, *descriptors):
+        os.close(descriptor)
+    pair.close(reactor)
+
+
+def test_start_tls(reactor: PromptReactor, tcp: Pair, tmp_path: Path) -> None:
+    """After startTLS nothing goes out in plain text, and TLS is spoken."""
+    authority = Authority(tmp_path)
+    own = PrivateCertificate.loadPEM(authority.sign("proxyd.test").read_bytes())
+    tcp.transport.write(b"plain")
+    assert tcp.other.recv(100) == b"plain"
+    tcp.transport.startTLS(own.options())
+    # Twisted's TLS gathers small writes with the process's reactor, which does not run here; large ones it does not.
+    data = b"x" * 100_000
+    tcp.transport.write(data)
+    context = ssl.create_default_context(cafile=str(authority.file))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="proxyd.test")
+    received = b""
+
+    def step() -> bool:
+        nonlocal received
+        try:
+            if client.version() is None:
+                client.do_handshake()
+                client.write(b"hello")
+            received += client.read(MEBIBYTE)
+        except ssl.SSLWantReadError:
+            pass
+        tcp.other.sendall(outgoing.read())
+        if is_readable(tcp.other):
+            octets = tcp.other.recv(65536)
+            assert data[:100] not in octets
+            incoming.write(octets)
+        return received == data and tcp.protocol.received == b"hello"
+
+    turn_until(reactor, step)
+
+
+def test_exception_in_data_received(reactor: PromptReactor, tmp_path: Path) -> None:
+    """An exception in a protocol costs its own connection, and is logged; others go on."""
+    factory = Recorders()
+    listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    bad = accepted(reactor, listening, socket.socket())
+    good = accepted(reactor, listening, socket.socket())
+
+    def fail(data: bytes) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    bad.protocol.on_data = fail
+    logged: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(logged.append)
+    try:
+        bad.other.sendall(b"x")
+        turn_until(reactor, lambda: bad.protocol.lost)
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+    assert isinstance(bad.protocol.lost, Failure) and bad.protocol.lost.check(ZeroDivisionError)
+    assert [one["log_failure"].type for one in logged if "log_failure" in one] == [ZeroDivisionError]
+    good.other.sendall(b"fine")
+    turn_until(reactor, lambda: good.protocol.received == b"fine")
+    good.transport.write(b"fine, too")
+    assert good.other.recv(100) == b"fine, too"
+    bad.close(reactor)
+    good.close(reactor)
+
+
+def test_connection_lost_by_another(reactor: PromptReactor, tmp_path: Path) -> None:
+    """Of two that are ready in the same turn, one may end the other."""
+    factory = Recorders()
+    listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    first = accepted(reactor, listening, socket.socket())
+    second = accepted(reactor, listening, socket.socket())
+    for one, another in ((first, second), (second, first)):
+        one.protocol.on_data = lambda data, another=another: another.transport.connectionLost(Failure(OSError("ended")))
+        one.other.sendall(b"x")
+    turn_until(reactor, lambda: first.protocol.lost or second.protocol.lost)
+    assert [bool(one.protocol.lost) for one in (first, second)].count(True) == 1
+    first.close(reactor)
+    second.close(reactor)
+
+
+def test_refused(reactor: PromptReactor) -> None:
+    """A connection that cannot be made is reported."""
+    failed: list[Failure] = []
+
+    class Client(Recorders):
+        def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+            failed.append(reason)
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        reactor.connectTCP("127.0.0.1", unused.getsockname()[1], Client())
+        turn_until(reactor, lambda: failed)
