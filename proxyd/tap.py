@@ -6,10 +6,13 @@ import signal
 import sys
 from typing import Any
 
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from proxyd.errors import ConfigError
+
+log = Logger()
 
 
 class Options(usage.Options):
@@ -27,6 +30,17 @@ class Options(usage.Options):
             from proxyd.reactor import install
 
             install()
+
+
+class _Proxy(MultiService):
+    """The service as twistd runs it: a listener that cannot be opened ends the process with one line."""
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except ConfigError as error:
+            log.critical("{error}", error=error)
+            raise SystemExit(1) from error
 
 
 def makeService(options: Options) -> IService:
@@ -57,4 +71,6 @@ def makeService(options: Options) -> IService:
 
     signal.signal(signal.SIGHUP, reload)
     reactor.addSystemEventTrigger("before", "shutdown", catch_second_signal)
-    return service
+    parent = _Proxy()
+    service.setServiceParent(parent)
+    return parent

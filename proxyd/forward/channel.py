@@ -428,13 +428,16 @@ class Channel(protocol.Protocol):
     def abort(self) -> None:
         """Cut the client off."""
         self._keep = self._reading_body = False
+        if self._recording:
+            self.record.failed = self.record.failed or "proxyd cut the client off"
         self._cancel()
         self.transport.abortConnection()
 
     def _answered(self) -> None:
         self._finish_record()
         self._responder = None
-        if not self._keep:
+        if not self._keep or (self._upgrading and self._buffer):
+            # Behind a refused upgrade there may be frames that came while its answer was on its way.
             self.close()
             return
         self._state = State.IDLE

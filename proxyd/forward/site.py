@@ -62,7 +62,7 @@ class ProxySite(Factory):
         self._accepts = True
         self._waiting: deque[Channel] = deque()
         self._drained: Deferred[None] | None = None
-        self.web_site = Site(root)
+        self.web_site = Site(root, reactor=clock)
         self._respond: Callable[[RequestHead, Channel], None] = (
             root.head_received if IHeadResource.providedBy(root) else partial(serve_resource, root)
         )

@@ -131,7 +131,7 @@ def forwarding(
         socket, which has none: it adds nothing to C{X-Forwarded-For}.
     @param secure: whether it comes over TLS.
     @param host: the request's C{Host}, or empty.
-    @param port: the one that the client connected to.
+    @param port: the one that the client connected to, 0 on a UNIX socket.
     @param forwarded: whether to add to C{Forwarded}.
     """
     if ":" in peer:
@@ -160,7 +160,8 @@ def forwarding(
     if host:
         fields.append((b"X-Forwarded-Host", host))
     fields.append((b"X-Forwarded-Proto", proto))
-    fields.append((b"X-Forwarded-Port", b"%d" % port))
+    if port:
+        fields.append((b"X-Forwarded-Port", b"%d" % port))
     if element:
         elements.append(element)
     if elements:

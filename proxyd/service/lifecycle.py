@@ -48,6 +48,7 @@ class ProxyService(Service):
     @ivar config: what it runs with.
     @ivar resource: the root of the Resource tree; C{putChild} mounts others beside the rules.
     @ivar ports: what it listens on, once it does.
+    @ivar site: the factory of clients' connections, to listen with on endpoints that the configuration cannot name.
     """
 
     name = "proxyd"
@@ -70,7 +71,7 @@ class ProxyService(Service):
         self._reloading = DeferredLock()
         self._tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.listen]
         self.resource = RulesResource(self._snapshot(config), self._relays, reactor)
-        self._site = ProxySite(self.resource, config, reactor, self._exchange_ended, self._accept)
+        self.site = ProxySite(self.resource, config, reactor, self._exchange_ended, self._accept)
 
     def _snapshot(self, config: Config) -> Snapshot:
         return Snapshot(config, self._environment, Upstreams(self._reactor))
@@ -97,13 +98,15 @@ class ProxyService(Service):
         """
         for index, (listener, tls) in enumerate(zip(self.config.listen, self._tls, strict=True)):
             failures: list[Failure] = []
-            listen(self._reactor, listener, self._site, tls).addCallbacks(self.ports.append, failures.append)
+            listen(self._reactor, listener, self.site, tls).addCallbacks(self.ports.append, failures.append)
             if failures:
                 problem = Problem(("listen", index), f"cannot listen on {listener.endpoint}: {failures[0].value}")
                 raise ConfigError((problem,), self.config.source)
 
     def startService(self) -> None:
         Service.startService(self)
+        for warning in self.config.warnings:
+            log.warn("{warning}", warning=warning)
         # Only a reactor that runs takes signals: who waits for this line may send one.
         self._reactor.callWhenRunning(self._tell_ports)
 
@@ -154,7 +157,7 @@ class ProxyService(Service):
         for warning in config.warnings:
             log.warn("{warning}", warning=warning)
         self.config = config
-        self._site.use(config)
+        self.site.use(config)
         old, self.resource.snapshot = self.resource.snapshot, snapshot
         old.upstreams.retire()
         log.info("the configuration was reloaded: {count} rules", count=len(config.rules))
@@ -189,11 +192,11 @@ class ProxyService(Service):
         Service.stopService(self)
         ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self.ports]
         self.ports = []
-        drained = self._site.drain()
+        drained = self.site.drain()
         self._relays.drain()
         deadline = None
         if self.config.timeouts.drain and not drained.called:
-            log.info("draining: {count} connections are open", count=self._site.open)
+            log.info("draining: {count} connections are open", count=self.site.open)
             deadline = self._reactor.callLater(self.config.timeouts.drain, self.stop_at_once)
 
         def done(result: object) -> None:
@@ -209,8 +212,8 @@ class ProxyService(Service):
 
     def stop_at_once(self) -> None:
         """Cut off what is still open."""
-        log.warn("{count} connections are cut off", count=self._site.open)
-        self._site.abort()
+        log.warn("{count} connections are cut off", count=self.site.open)
+        self.site.abort()
         self._relays.abort()
 
 

@@ -18,7 +18,9 @@ def test_there_and_back(client: Wire, origin: Origin) -> None:
     server.respond("hello", "X-Answer: 2", "x-answer: 3", "Content-Encoding: odd")
     response = client.read_message()
     assert response.line == "HTTP/1.1 200 OK"
-    assert response.fields == [("X-Answer", "2"), ("x-answer", "3"), ("Content-Encoding", "odd"), ("Content-Length", "5")]
+    assert response.fields == [
+        ("X-Answer", "2"), ("x-answer", "3"), ("Content-Encoding", "odd"), ("Content-Length", "5"),
+    ]  # fmt: skip
     assert response.body == b"hello"
 
 
@@ -67,7 +69,9 @@ def test_hop_by_hop_fields(client: Wire, origin: Origin) -> None:
         "host", "x-stays", "x-forwarded-for", "x-real-ip", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port",
         "via",
     }
-    server.respond("", "Connection: X-Odd", "X-Odd: 1", "Proxy-Authenticate: Basic", "Keep-Alive: timeout=5", "X-Stays: 1")
+    server.respond(
+        "", "Connection: X-Odd", "X-Odd: 1", "Proxy-Authenticate: Basic", "Keep-Alive: timeout=5", "X-Stays: 1"
+    )
     response = client.read_message()
     assert response.fields == [("X-Stays", "1"), ("Content-Length", "0")]
 
@@ -293,7 +297,8 @@ def test_http_1_0_kept(proxy: Proxy, origin: Origin) -> None:
     with proxy.connect() as client:
         for number in (1, 2):
             client.send(f"GET {origin.prefix}/{number} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-            server = origin.accept() if number == 1 else server
+            if number == 1:
+                server = origin.accept()
             server.read_message()
             server.respond("ok")
             response = client.read_message()

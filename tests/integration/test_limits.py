@@ -161,7 +161,8 @@ def test_connect_too_slow(start, rule, own_origin: Origin) -> None:
 @pytest.mark.parametrize("where", ["service", "rule"])
 def test_body_too_large(start, rule, own_origin: Origin, where: str) -> None:
     """A body of more than limits.body is 413: at once when it says so, else when it gets there."""
-    proxy = start(rules=[{**rule, "limits": {"body": 10}}]) if where == "rule" else start(rules=[rule], limits={"body": 10})
+    limits = {"limits": {"body": 10}}
+    proxy = start(rules=[{**rule, **limits}]) if where == "rule" else start(rules=[rule], **limits)
     with proxy.connect() as client:
         client.request("POST", "/", "Content-Length: 11")
         response = client.read_message()

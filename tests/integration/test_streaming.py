@@ -20,7 +20,8 @@ ALLOWED = 40 * 1024 * 1024
 def alone(request: pytest.FixtureRequest, start, own_origin: Origin) -> Proxy:
     """A proxy that nobody else uses, on our own reactor and on one of Twisted's."""
     reactor = None if request.param == "prompt" else request.param
-    return start(rules=[{"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}], reactor=reactor)
+    rule = {"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}
+    return start(rules=[rule], reactor=reactor)
 
 
 def pour(wire: Wire, size: int) -> None:

@@ -23,7 +23,8 @@ def test_unix_target(start, tmp_path: Path) -> None:
     """http+unix reaches a UNIX socket, whatever the request's path holds."""
     with unix_origin(tmp_path / "o.sock") as listening:
         escaped = str(tmp_path / "o.sock").replace("/", "%2F")
-        proxy = start(rules=[{"name": "u", "pattern": "^/", "target": f"http+unix://{escaped}/base", "changeOrigin": True}])
+        target = f"http+unix://{escaped}/base"
+        proxy = start(rules=[{"name": "u", "pattern": "^/", "target": target, "changeOrigin": True}])
         with proxy.connect() as client:
             client.request("GET", "/x")
             with Wire(listening.accept()[0]) as server:
@@ -64,6 +65,7 @@ def test_unix_listener(start, own_origin: Origin, tmp_path: Path) -> None:
         server = own_origin.accept()
         request = server.read_message()
         assert request.get("X-Forwarded-For") == "192.0.2.1"
+        assert request.get("X-Forwarded-Port") is None
         server.respond("hello")
         assert client.read_message().body == b"hello"
     proxy.output.wait_for("192.0.2.1 - - ")
@@ -154,7 +156,8 @@ def test_pages_are_changed(start, own_origin: Origin) -> None:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 33\r\nETag: \"a\"\r\n\r\n"
             b"<html><head>"
         )
-        assert client.read_head().fields == [("Content-Type", "text/html; charset=utf-8"), ("Transfer-Encoding", "chunked")]
+        head = client.read_head()
+        assert head.fields == [("Content-Type", "text/html; charset=utf-8"), ("Transfer-Encoding", "chunked")]
         page = b'<html><head><base href="/app/">'
         assert client.read(len(page) + 6) == b"%x\r\n%b\r\n" % (len(page), page)
         server.send(b'<a href="/x">link</a>')
