@@ -33,6 +33,7 @@ def ask(start, own_origin: Origin):
         assert (response.status, response.get("Proxy-Status")) == (status, proxy_status)
         assert response.all("Proxy-Authenticate") == []
         assert "target.test" not in json.dumps(response.fields) + response.body.decode()
+        proxy.output.wait_for('"GET / HTTP/1.1" 50')
         text = proxy.stop()
         for secret in ("hidden", "aGlkZGVu", "dXNlcjpoaWRkZW4"):
             assert secret not in text + response.body.decode()
