@@ -21,6 +21,16 @@ def innermost(transport: Any) -> Any:
     return transport
 
 
+def cut_off(transport: Any) -> None:
+    """
+    End a connection so that nobody can take what was sent for the whole.
+
+    TLS has no part in it: when it is told to abort it still sends a
+    close_notify, which says that all is complete (RFC 8446 section 6.1).
+    """
+    innermost(transport).abortConnection()
+
+
 def give_to(transport: Any, protocol: Any) -> None:
     """
     Make another protocol that of an open transport.

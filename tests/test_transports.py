@@ -10,7 +10,7 @@ from twisted.internet.tcp import Server
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from proxyd.transports import innermost, unsent
+from proxyd.transports import cut_off, innermost, unsent
 
 
 def wrapped(transport: object, layers: int) -> object:
@@ -27,6 +27,14 @@ def test_innermost() -> None:
     transport = StringTransport()
     for layers in range(3):
         assert innermost(wrapped(transport, layers)) is transport
+
+
+def test_cut_off() -> None:
+    """What is below all wrappers is aborted; they hear of it as of any loss, with no chance to say good-bye."""
+    transport = StringTransport()
+    cut_off(wrapped(transport, 2))
+    assert transport.disconnected
+    assert transport.value() == b""
 
 
 def test_a_transport_that_does_not_tell() -> None:

@@ -27,7 +27,7 @@ from proxyd.http.fields import Fields, serialize
 from proxyd.http.framing import BadChunk, BodyReader, chunk, last_chunk, request_body
 from proxyd.http.head import RequestHead, parse_request
 from proxyd.timer import Timer
-from proxyd.transports import unsent
+from proxyd.transports import cut_off, unsent
 
 LINGER_S = 2.0
 """
@@ -431,7 +431,7 @@ class Channel(protocol.Protocol):
         if self._recording:
             self.record.failed = self.record.failed or "proxyd cut the client off"
         self._cancel()
-        self.transport.abortConnection()
+        cut_off(self.transport)
 
     def _answered(self) -> None:
         self._finish_record()
@@ -516,7 +516,7 @@ class Channel(protocol.Protocol):
                 return
             if self._recording:
                 self.record.failed = self.record.failed or "client took nothing for too long"
-            self.transport.abortConnection()
+            cut_off(self.transport)
         elif self._state is State.BUSY:
             self._keep = False
             self._abandon(LimitExceeded("The request's body came too slowly.", 408))

@@ -32,7 +32,7 @@ from proxyd.http.upgrade import (
     response_handshake_fields,
 )
 from proxyd.timer import Timer
-from proxyd.transports import unsent
+from proxyd.transports import cut_off, unsent
 from proxyd.websocket.closing import GOING_AWAY, INTERNAL_ERROR, close_payload
 from proxyd.websocket.downstream import DownstreamHandshake
 from proxyd.websocket.frames import CLOSE, PING, Follower, Notice, Violation, control_frame, grammar
@@ -40,6 +40,9 @@ from proxyd.websocket.origin import OriginHandshake
 
 CLOSE_S = 5.0
 """Seconds that a peer has to answer a Close, and then to end its connection; Autobahn gives 1, browsers take 2."""
+
+LOOK_S = 1.0
+"""Seconds between two looks at whether a slow reader still takes what comes before its Close."""
 
 _MARK = b"proxyd" + os.urandom(8)
 """The payload of our own pings; their pongs are known by it, and go no further."""
@@ -228,6 +231,7 @@ class End:
     @ivar other: the other side.
     @ivar is_full: the transport takes no more for now.
     @ivar active: when its peer last sent a part of a message, or a pong.
+    @ivar taking: when its peer was last seen to have taken more of what it was sent; only looked at while closing.
     """
 
     __slots__ = (
@@ -244,6 +248,7 @@ class End:
         "is_origin",
         "other",
         "state",
+        "taking",
         "transport",
     )
 
@@ -258,6 +263,7 @@ class End:
         self._close_code = 0
         self._heard = -1
         self._unsent = 0
+        self.taking = 0.0
         self.transport = transport
         self.follower = follower
         self.state = State.OPEN
@@ -429,7 +435,7 @@ class End:
             self.state = State.ENDING
             self.other.shut()
             self._let_go()
-            self.transport.abortConnection()
+            cut_off(self.transport)
             self._relay.closing()
 
     def _let_go(self) -> None:
@@ -464,10 +470,11 @@ class End:
         self._heard = self.follower.octets + self.follower.swallowed
         self._send(PING, _MARK)
 
-    def is_taking(self) -> bool:
-        """Whether the peer has taken more of what it was sent since this was last asked."""
+    def look(self) -> None:
+        """See whether the peer has taken more of what it was sent since the last look."""
         before, self._unsent = self._unsent, 0 if self.state is State.LOST else unsent(self.transport)
-        return self._unsent < before
+        if self._unsent < before:
+            self.taking = self._now()
 
     def overdue(self) -> None:
         """The peer has neither answered our Close nor ended its connection in time."""
@@ -498,6 +505,7 @@ class Relay:
         "_ping_at",
         "_relays",
         "_site",
+        "_step_at",
         "_timer",
         "client",
         "origin",
@@ -535,6 +543,7 @@ class Relay:
         self._site = site
         self._options = options
         self._is_closing = False
+        self._step_at = 0.0
         self._ping_at = now() + options.ping
         self._timer = Timer(relays.clock, self._timed_out)
 
@@ -548,7 +557,7 @@ class Relay:
         self._relays.live.add(self)
         self.client.take_over(self.origin)
         self.origin.take_over(self.client)
-        self._schedule()
+        self._schedule(self._relays.clock.seconds())
         if origin_early:
             self.origin.dataReceived(origin_early)
         if client_early:
@@ -575,13 +584,12 @@ class Relay:
     def closing(self) -> None:
         """A side got nearer to its end: it has L{CLOSE_S} for the next step."""
         if not (self.client.is_waiting or self.origin.is_waiting):
-            self._close_within(CLOSE_S)
+            self._begin_step()
 
-    def _close_within(self, seconds: float) -> None:
+    def _begin_step(self) -> None:
         self._is_closing = True
-        self.client.is_taking()
-        self.origin.is_taking()
-        self._timer.start(seconds)
+        self._step_at = self._relays.clock.seconds()
+        self._timer.start(LOOK_S)
 
     def lost(self) -> None:
         """A side is lost."""
@@ -601,14 +609,14 @@ class Relay:
 
     # Time
 
-    def _schedule(self) -> None:
-        """Wake up when there may be something to do."""
+    def _schedule(self, now: float) -> None:
+        """Wake up when there may be something to do, which is later than now."""
         idle, ping = self._options.idle, self._options.ping
         deadlines = [self._ping_at] if ping else []
         if idle:
             deadlines.append(self._active + idle)
         if deadlines:
-            self._timer.start(min(deadlines) - self._relays.clock.seconds())
+            self._timer.start(min(deadlines) - now)
 
     @property
     def _active(self) -> float:
@@ -623,7 +631,7 @@ class Relay:
         if idle and now >= self._active + idle:
             self.close(GOING_AWAY)
             # Whatever waits for the end of a frame has waited long enough.
-            self._close_within(CLOSE_S)
+            self._begin_step()
             return
         if ping and now >= self._ping_at:
             self._ping_at = now + ping
@@ -633,17 +641,20 @@ class Relay:
                     end.abort()
                     end.other.cut()
                     return
-        self._schedule()
+        self._schedule(now)
 
     def _hurry(self) -> None:
-        """A step has taken too long, unless a slow reader is to blame."""
+        """See whether a step has taken too long, with nothing to blame on a slow reader."""
         ends = self.client, self.origin
-        taking = {end: end.is_taking() for end in ends}
-        late = [
-            end
+        for end in ends:
+            end.look()
+        now = self._relays.clock.seconds()
+        left = {
+            end: max(self._step_at, end.taking, end.other.taking if end.other.is_full else 0) + CLOSE_S - now
             for end in ends
-            if end.state is not State.RECEIVED and not taking[end] and not (end.other.is_full and taking[end.other])
-        ]
-        self._timer.start(CLOSE_S)
-        for end in late:
-            end.overdue()
+            if end.state is not State.RECEIVED
+        }
+        self._timer.start(min((LOOK_S, *(seconds for seconds in left.values() if seconds > 0))))
+        for end, seconds in left.items():
+            if seconds <= 0:
+                end.overdue()

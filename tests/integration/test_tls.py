@@ -246,6 +246,25 @@ def test_clients(tls_site, own_origin: Origin, authority: Authority, tmp_path: P
     thread.join()
 
 
+@pytest.mark.parametrize("reactor", [None, "epoll"])
+def test_broken_off_over_tls(start, own_origin: Origin, authority: Authority, reactor: str | None) -> None:
+    """An answer that only the connection's end delimits must not end with close_notify when it is not whole."""
+    certificate = str(authority.sign("localhost"))
+    proxy = start(
+        listen=[{"endpoint": "tcp:0:interface=127.0.0.1", "tls": {"certificates": [certificate]}}],
+        rules=[{"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}],
+        reactor=reactor,
+    )
+    with Wire.to(proxy.port).over_tls(client_context(authority.file), "localhost") as client:
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        server = own_origin.accept()
+        server.read_head()
+        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        client.read_to(b"half")
+        server.reset()
+        client.assert_cut()
+
+
 def test_client_must_show_a_certificate(start, own_origin: Origin, authority: Authority) -> None:
     """A listener with clientCA serves only those whom that authority knows."""
     tls = {"certificates": [str(authority.sign("localhost"))], "clientCA": str(authority.file)}

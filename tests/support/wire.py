@@ -49,6 +49,8 @@ class Wire:
 
     def __init__(self, connection: socket.socket) -> None:
         connection.settimeout(PATIENCE_S)
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connection
         self._kept = b""
 
@@ -63,7 +65,12 @@ class Wire:
 
         @param name: of the server; without it we are the server.
         """
-        return Wire(context.wrap_socket(self.socket, server_side=name is None, server_hostname=name))
+        return Wire(
+            # The end of TCP alone is none in good order.
+            context.wrap_socket(
+                self.socket, server_side=name is None, server_hostname=name, suppress_ragged_eofs=False
+            )
+        )
 
     def __enter__(self) -> Wire:
         return self
@@ -183,7 +190,7 @@ class Wire:
         try:
             while more := self.socket.recv(65536):
                 data += more
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             return data
         raise AssertionError(f"the connection ended in good order after {data!r}")
 
@@ -250,6 +257,20 @@ class Origin:
             self._listening.settimeout(PATIENCE_S)
         raise AssertionError("a further connection came")
 
+    def drop_pending(self) -> None:
+        """End the connections that nobody has accepted."""
+        self._listening.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._listening.accept()[0].close()
+        self._listening.settimeout(PATIENCE_S)
+
+    def end_all(self) -> None:
+        """End the connections that were accepted so far."""
+        for wire in self._accepted:
+            wire.close()
+        self._accepted.clear()
+
     def answer_all(self) -> None:
         """Answer C{ok} to all requests on all connections from now on."""
 
@@ -272,5 +293,4 @@ class Origin:
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
-        for wire in self._accepted:
-            wire.close()
+        self.end_all()

@@ -303,6 +303,19 @@ def test_a_slow_reader_gets_all_before_the_close(monkeypatch: pytest.MonkeyPatch
     pair.assert_over()
 
 
+def test_a_close_that_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network is no slow reader: that the Close itself was taken a little later is no reason to wait longer."""
+    monkeypatch.setattr(relay_module, "unsent", lambda transport: transport.unsent)
+    pair = Relayed()
+    pair.client.sends(close(1000))
+    pair.advance(0.25)
+    assert pair.origin.gets() == [closed(1000, masked=True)]
+    pair.advance(CLOSE_S - 0.5)
+    assert not pair.origin.transport.is_aborted
+    pair.advance(0.25)
+    assert pair.origin.transport.is_aborted
+
+
 def test_a_close_behind_what_a_slow_reader_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A side that is not read because the other is slow cannot be blamed for not answering."""
     monkeypatch.setattr(relay_module, "unsent", lambda transport: transport.unsent)
@@ -447,6 +460,23 @@ def test_an_origin_that_breaks_the_framing() -> None:
     assert pair.record.failed == "origin websocket_error: a frame with a mask"
 
 
+def test_a_violation_of_a_slow_reader() -> None:
+    """What the other side still sends is read, and dropped: its answer is to be seen."""
+    pair = Relayed()
+    pair.origin.sends(from_origin(BINARY, b"x" * 100_000))
+    pair.origin.sends(from_origin(TEXT, b"too late"), close_of_origin(1011))
+    pair.advance()
+    assert pair.origin.transport.is_waiting
+    pair.client.sends(frame(0x3))
+    pair.advance()
+    assert not pair.origin.transport.is_waiting
+    assert [len(one.payload) for one in pair.client.gets()] == [100_000, 2]
+    assert pair.origin.gets() == [closed(1011, masked=True)]
+    pair.client.transport.end()
+    pair.origin.transport.end()
+    pair.assert_over()
+
+
 def test_a_message_that_is_too_big() -> None:
     """1009, and the origin server is told between frames, though inside a message."""
     pair = Relayed(RelayOptions(max_message=1000))
@@ -514,6 +544,29 @@ def test_idle() -> None:
     pair.origin.transport.end()
     pair.assert_over()
     assert pair.record.failed == ""
+
+
+def test_time_passes_while_it_is_told() -> None:
+    """A deadline that passes within a look at the clock is late, but not lost."""
+
+    class Ticking(Clock):
+        def seconds(self) -> float:
+            self.rightNow += 0.001
+            return self.rightNow
+
+        def callLater(self, when: float, *arguments: Any, **options: Any) -> Any:
+            assert when >= 0, "a reactor refuses this"
+            return super().callLater(when, *arguments, **options)
+
+    for late in range(60):
+        pair = Relayed(RelayOptions(idle=1), clock=Ticking())
+        # After this the first look finds that little is left of the time.
+        pair.advance(0.01)
+        pair.client.sends(frame(TEXT, b"a"))
+        pair.advance(0.95 + late * 0.001)
+        for _ in range(10):
+            pair.advance(0.2)
+        assert pair.client.gets() == [closed(1001)]
 
 
 def test_idle_within_a_frame() -> None:
@@ -622,6 +675,21 @@ def test_drain() -> None:
     pair.origin.transport.end()
     pair.assert_over()
     assert pair.record.failed == ""
+
+
+def test_drain_of_a_slow_reader() -> None:
+    """It gets its Close behind what it was sent; nothing more is sent to it."""
+    pair = Relayed()
+    pair.origin.sends(from_origin(BINARY, b"x" * 100_000))
+    pair.origin.sends(from_origin(TEXT, b"too late"))
+    pair.relays.drain()
+    pair.advance()
+    assert [len(one.payload) for one in pair.client.gets()] == [100_000, 2]
+    pair.origin.sends(close_of_origin(1001))
+    pair.client.sends(close(1001))
+    pair.origin.transport.end()
+    pair.origin.octets()
+    pair.assert_over()
 
 
 def test_drain_within_a_frame() -> None:
