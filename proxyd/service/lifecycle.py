@@ -30,7 +30,7 @@ from proxyd.service.listening import Certificates, ServerTLS, listen
 from proxyd.service.resource import RulesResource
 from proxyd.service.settings import Config
 from proxyd.service.snapshot import Snapshot, Upstreams
-from proxyd.websocket.relay import Relays
+from proxyd.websocket.relays import Relays
 
 log = Logger()
 

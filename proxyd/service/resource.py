@@ -23,7 +23,7 @@ from proxyd.http.upgrade import is_upgrade
 from proxyd.interfaces import IHeadResource
 from proxyd.rules.outgoing import Outgoing
 from proxyd.service.snapshot import Snapshot
-from proxyd.websocket.relay import Relays
+from proxyd.websocket.relays import Relays
 
 log = Logger()
 

@@ -78,6 +78,12 @@ class Site:
         self._clients.append(wire)
         return wire
 
+    def catch_up(self) -> None:
+        """Wait until all that was sent so far has been read: who came later is served."""
+        with self.proxy.connect() as other:
+            other.request("OPTIONS", "*")
+            other.read_message()
+
     def ask(self, *fields: str, path: str = "", client: Wire | None = None) -> tuple[Wire, Wire, Message]:
         """
         A client asks for a WebSocket.
@@ -276,6 +282,7 @@ def test_a_close_before_the_101(site: Site) -> None:
     """A client that has thought better of it."""
     client, server, request = site.ask()
     client.send(close(1001))
+    site.catch_up()
     server.send(switching(request))
     assert client.read_head().status == 101
     peers = pair(client, server)
@@ -298,6 +305,7 @@ def test_a_second_request_before_the_101(site: Site) -> None:
     """Pipelining ends with an upgrade: what follows is taken for frames, which it is none of."""
     client, server, request = site.ask()
     client.request("GET", "/smuggled", *UPGRADE)
+    site.catch_up()
     server.send(switching(request))
     assert client.read_head().status == 101
     peers = pair(client, server)
@@ -328,6 +336,7 @@ def test_octets_before_the_101(site: Site) -> None:
     """What the client sends ahead is kept, and delivered after the 101."""
     client, server, request = site.ask()
     client.send(frame(TEXT, b"early") + frame(PING, b"e") + frame(TEXT, b"late")[:3])
+    site.catch_up()
     server.assert_silent()
     server.send(switching(request))
     client.read_head()
@@ -343,6 +352,7 @@ def test_a_violation_before_the_101(site: Site) -> None:
     """What is sent ahead is held to the same rules."""
     client, server, request = site.ask()
     client.send(frame(TEXT, b"early") + frame(TEXT, b"no mask", mask=None))
+    site.catch_up()
     server.send(switching(request))
     client.read_head()
     peers = pair(client, server)
@@ -451,6 +461,7 @@ def test_octets_before_a_refusal(site: Site) -> None:
     client, server, _ = site.ask()
     client.send(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
     client.request("GET", "/smuggled", *UPGRADE)
+    site.catch_up()
     server.respond("no", status="403 Forbidden")
     answer = client.read_message()
     assert (answer.status, answer.body, answer.get("Connection")) == (403, b"no", "close")
@@ -466,10 +477,7 @@ def test_octets_within_a_refusal(site: Site) -> None:
     assert client.read_head().status == 403
     client.send(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
     assert client.read(3) == b"not"
-    # Who is served after these octets were sent shows that they have been read.
-    with site.proxy.connect() as other:
-        other.request("OPTIONS", "*")
-        other.read_message()
+    site.catch_up()
     server.send(b"yet")
     assert client.read(3) == b"yet"
     client.assert_ended()
@@ -481,6 +489,7 @@ def test_octets_before_an_error_of_ours(site: Site, ahead: bytes) -> None:
     """After a 502 the connection is kept, unless something was sent ahead."""
     client, server, request = site.ask()
     client.send(ahead)
+    site.catch_up()
     server.send(switching(request, "Sec-WebSocket-Protocol: never-offered"))
     answer = client.read_message()
     assert (answer.status, answer.get("Connection")) == (502, "close" if ahead else None)
@@ -1447,8 +1456,8 @@ def test_refusal_over_tls(start, own_origin: Origin, authority: Authority) -> No
         rules=[{"name": "all", "pattern": "^/", "target": f"ws://127.0.0.1:{own_origin.port}"}],
     )
     with Wire.to(proxy.port).over_tls(client_context(authority.file), "localhost") as client:
-        client.request("GET", "/", *UPGRADE)
-        client.send(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = "\r\n".join(["GET / HTTP/1.1", "Host: a", *UPGRADE, "", ""])
+        client.send(head + "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
         server = own_origin.accept()
         server.read_head()
         server.respond("no", status="403 Forbidden")

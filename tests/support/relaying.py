@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 from proxyd.forward.record import Record
 from proxyd.http.head import parse_request, parse_response
 from proxyd.http.upgrade import accept_for
-from proxyd.websocket.relay import Relay, RelayOptions, Relays, Switch
+from proxyd.websocket.relay import Relay, RelayOptions
+from proxyd.websocket.relays import Relays, Switch
 from tests.support.frames import Frame, read_frame
 from tests.support.transports import HIGH, BoundedTransport
 

@@ -21,8 +21,9 @@ from proxyd.forward.record import Record
 from proxyd.http.fields import values
 from proxyd.http.head import parse_response
 from proxyd.http.upgrade import accept_for
-from proxyd.websocket import relay as relay_module
-from proxyd.websocket.relay import CLOSE_S, RelayOptions, Relays
+from proxyd.websocket import ends
+from proxyd.websocket.relay import CLOSE_S, RelayOptions
+from proxyd.websocket.relays import Relays
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame
 from tests.support.relaying import KEY, Channel, OriginConnection, Peer, Relayed, Site, switching, upgrade
 
@@ -286,7 +287,7 @@ def test_a_client_that_never_reads_its_close() -> None:
 
 def test_a_slow_reader_gets_all_before_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
     """The 5 s are for answering: they begin anew as long as the client still reads what came before."""
-    monkeypatch.setattr(relay_module, "unsent", lambda transport: transport.unsent)
+    monkeypatch.setattr(ends, "unsent", lambda transport: transport.unsent)
     pair = Relayed()
     pair.origin.sends(from_origin(BINARY, b"x" * 60_000) + from_origin(BINARY, b"x" * 60_000))
     pair.origin.transport.end()
@@ -305,7 +306,7 @@ def test_a_slow_reader_gets_all_before_the_close(monkeypatch: pytest.MonkeyPatch
 
 def test_a_close_that_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network is no slow reader: that the Close itself was taken a little later is no reason to wait longer."""
-    monkeypatch.setattr(relay_module, "unsent", lambda transport: transport.unsent)
+    monkeypatch.setattr(ends, "unsent", lambda transport: transport.unsent)
     pair = Relayed()
     pair.client.sends(close(1000))
     pair.advance(0.25)
@@ -318,7 +319,7 @@ def test_a_close_that_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_close_behind_what_a_slow_reader_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A side that is not read because the other is slow cannot be blamed for not answering."""
-    monkeypatch.setattr(relay_module, "unsent", lambda transport: transport.unsent)
+    monkeypatch.setattr(ends, "unsent", lambda transport: transport.unsent)
     pair = Relayed()
     pair.client.sends(close(1000))
     pair.origin.octets()
@@ -835,7 +836,7 @@ class Side:
                 if code < 3000:
                     assert code in (1001, 1002, 1011)
                     continue
-            elif one.opcode == PING and one.payload == relay_module._MARK:
+            elif one.opcode == PING and one.payload == ends.MARK:
                 continue
             self.got.append((one.opcode, one.payload, one.fin))
 

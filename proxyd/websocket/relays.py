@@ -1,0 +1,137 @@
+"""
+All relays, and how one begins.
+
+A L{Switch} carries the two opening handshakes, each in an Autobahn protocol;
+when both are done, a L{Relay<proxyd.websocket.relay.Relay>} takes over the
+transports.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from proxyd.http.fields import Fields, values
+from proxyd.http.head import RequestHead, ResponseHead
+from proxyd.http.upgrade import (
+    check_switch,
+    extension_names,
+    offer,
+    request_handshake_fields,
+    response_handshake_fields,
+)
+from proxyd.websocket.closing import GOING_AWAY
+from proxyd.websocket.downstream import DownstreamHandshake
+from proxyd.websocket.origin import OriginHandshake
+from proxyd.websocket.relay import Relay, RelayOptions, Site
+
+
+class Channel(Protocol):
+    """A client's connection that has got its 101."""
+
+    @property
+    def site(self) -> Site:
+        """What it has in common with others."""
+
+    @property
+    def transport(self) -> Any:
+        """Its transport."""
+
+    def hand_over(self) -> tuple[bytes, Any]:
+        """
+        Let go of the transport.
+
+        @return: what the client has sent already, and the record to finish.
+        """
+
+
+class OriginConnection(Protocol):
+    """An origin server's connection that has brought its 101."""
+
+    @property
+    def transport(self) -> Any:
+        """Its transport."""
+
+    def hand_over(self) -> None:
+        """Let go of the transport."""
+
+
+class Relays:
+    """
+    Makes relays and knows those that are alive.
+
+    @ivar live: all relays between their opening handshakes and their end.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = clock
+        self.live: set[Relay] = set()
+        self.is_draining = False
+
+    def upgrade(self, head: RequestHead, options: RelayOptions) -> Switch:
+        """
+        Begin the opening handshake with the origin server.
+
+        @param head: a request that is an upgrade.
+        """
+        return Switch(self, head, options)
+
+    def drain(self) -> None:
+        """Send a Close to both sides of every relay, of those that are still to come, too."""
+        self.is_draining = True
+        for relay in list(self.live):
+            relay.close(GOING_AWAY)
+
+    def abort(self) -> None:
+        """Cut off every relay."""
+        for relay in list(self.live):
+            relay.abort()
+
+
+class Switch:
+    """
+    The opening handshakes of one relay.
+
+    @ivar handshake: the fields that ask the origin server for a WebSocket.
+    """
+
+    __slots__ = ("_agreed", "_head", "_options", "_origin", "_relays", "handshake")
+
+    def __init__(self, relays: Relays, head: RequestHead, options: RelayOptions) -> None:
+        self._relays = relays
+        self._head = head
+        self._options = options
+        self._origin = OriginHandshake()
+        self._agreed: tuple[bytes, ...] = ()
+        self.handshake = request_handshake_fields(head, self._origin.websocket_key)
+
+    def agreed(self, response: ResponseHead) -> Fields:
+        """
+        The origin server answered with a 101.
+
+        @return: all fields of the client's 101.
+
+        @raise proxyd.errors.ResponseMalformed: it is not what was asked for.
+        """
+        head = self._head
+        check_switch(response, self._origin.websocket_key, offer(head))
+        self._origin.complete(values(response.fields, b"sec-websocket-accept")[0])
+        self._agreed = tuple(extension_names(values(response.fields, b"sec-websocket-extensions")))
+        key = values(head.fields, b"sec-websocket-key")[0]
+        fields = response_handshake_fields(response, key)
+        assert values(fields, b"sec-websocket-accept") == [DownstreamHandshake().accept(key)]
+        return fields
+
+    def begin(self, channel: Channel, origin: OriginConnection, early: bytes) -> None:
+        """
+        The client has its 101.
+
+        @param early: octets that the origin server sent behind its 101.
+        """
+        client_early, record = channel.hand_over()
+        origin.hand_over()
+        relay = Relay(
+            self._relays, channel.site, record, self._options, self._agreed, channel.transport, origin.transport
+        )
+        relay.begin(client_early, early)
