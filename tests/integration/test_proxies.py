@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -139,3 +140,93 @@ def test_matrix(start, own_origin: Origin, proxies: Proxies, way: str, scheme: s
     assert not [name for name, _ in seen[0].fields if name.lower().startswith("proxy-")]
     text = proxy.stop()
     assert "p@ss" not in text and "p%40ss" not in text and "secret" not in text
+
+
+def test_tls_in_tls(start, own_origin: Origin, proxies: Proxies) -> None:
+    """TLS to the target inside TLS to the proxy carries a hundred megabytes each way."""
+    size = 100 * 1000 * 1000
+    piece = bytes(range(256)) * 4096
+    context = server_context(proxies.authority.sign("localhost"))
+    rule = {"name": "all", "pattern": "^/", "target": f"https://localhost:{own_origin.port}"}
+    way = ways(proxies)["https squid, private CA"]
+    proxy = start(rules=[{**rule, "proxy": way, "tls": {"ca": str(proxies.authority.file)}}])
+
+    def serve() -> None:
+        with own_origin.accept().over_tls(context) as server:
+            server.read_head()
+            received = 0
+            while received < size:
+                received += len(server.read_some())
+            server.send(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")
+            for sent in range(0, size, len(piece)):
+                server.send(piece[: size - sent])
+            with contextlib.suppress(OSError):
+                server.read_all()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with proxy.connect() as client:
+        client.request("POST", "/", f"Content-Length: {size}")
+        idle = proxy.memory()
+        for sent in range(0, size, len(piece)):
+            client.send(piece[: size - sent])
+        assert client.read_head().status == 200
+        position = 0
+        while position < size:
+            data = client.read_some()
+            assert data == (piece + piece)[position % len(piece) :][: len(data)]
+            position += len(data)
+        assert proxy.memory() - idle < 40 * 1024 * 1024
+    proxy.terminate()
+    thread.join()
+
+
+def tunnels(start, own_origin: Origin, proxies: Proxies, count: int) -> None:
+    """Open so many tunnels, and let as many fail in each of several ways."""
+    pattern = {"name": "t", "target": f"http://127.0.0.1:{own_origin.port}"}
+    refusing = Origin()
+    proxy = start(
+        rules=[
+            {**pattern, "id": "open", "pattern": "^/open", "proxy": f"http://127.0.0.1:{proxies.squid.http}"},
+            {**pattern, "id": "socks", "pattern": "^/socks", "proxy": f"socks5://127.0.0.1:{proxies.micro.socks}"},
+            {**pattern, "id": "secret", "pattern": "^/refused", "proxy": f"http://127.0.0.1:{proxies.closed_squid.http}"},
+            {**pattern, "id": "away", "pattern": "^/away", "proxy": "http://127.0.0.1:1"},
+            {**pattern, "id": "silent", "pattern": "^/silent", "proxy": f"http://127.0.0.1:{refusing.port}"},
+        ],
+        log={"access": None},
+    )
+
+    def once(path: str) -> None:
+        with proxy.connect() as client:
+            client.request("GET", path, "Connection: close")
+            if path == "/silent":
+                refusing.accept().reset()
+            elif path in ("/open", "/socks"):
+                server = own_origin.accept()
+                server.read_message()
+                server.respond("ok", "Connection: close")
+                server.close()
+            assert client.read_message().status == (200 if path in ("/open", "/socks") else 502)
+
+    paths = ("/open", "/socks", "/refused", "/away", "/silent")
+    for path in paths:
+        for _ in range(20):
+            once(path)
+    descriptors, memory = proxy.descriptors(), proxy.memory()
+    for path in paths:
+        for _ in range(count):
+            once(path)
+    assert proxy.descriptors() <= descriptors + 2
+    assert proxy.memory() - memory < 8 * 1024 * 1024
+    refusing.close()
+
+
+def test_nothing_is_left_of_tunnels(start, own_origin: Origin, proxies: Proxies) -> None:
+    """Tunnels that were opened, refused or lost leave no descriptor and no memory behind."""
+    tunnels(start, own_origin, proxies, 100)
+
+
+@pytest.mark.soak
+def test_nothing_is_left_of_thousands_of_tunnels(start, own_origin: Origin, proxies: Proxies) -> None:
+    """Ten thousand of them."""
+    tunnels(start, own_origin, proxies, 2000)
