@@ -31,7 +31,10 @@ bench: $(VENV)/installed-for-tests tests/peers/installed
 clean:
 	rm -rf $(VENV) tests/peers/node_modules tests/peers/installed
 
+# Debian has venv in a package of its own.
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh -c 'apt="apt-get"; [ "$$(id -u)" = 0 ] || apt="sudo apt-get"; \
+		$$apt update -qq && $$apt install -y -qq python3-venv'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml
