@@ -10,8 +10,10 @@ above it in this list, never what stands below::
     rules/                          pure: patterns, globs, the table, the request that a rule makes
     outbound/                       from an origin server, and the way to it, to one endpoint
     forward/                        HTTP between a client and an origin server
-    websocket/                      frames between a client and an origin server
+    websocket/                      frames between a client and an origin server; a client's own connection
     service/                        configuration, Resource tree, logs, lifetime; assembly puts all together
+    connect                         connect_websocket(), the public client: a URL and the way to it
+    shell                           proxyd connect: lines to messages and back
     tap, cli, demo                  twistd proxyd; the proxyd command; a tiny origin server to try it with
 
 The way of a request::
@@ -40,4 +42,22 @@ The words::
     opening, closing handshake, close code      RFC 6455
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxyd.connect import connect_websocket
+
+__all__ = ["__version__", "connect_websocket"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """The public names that would make importing this package slow."""
+    if name != "connect_websocket":
+        raise AttributeError(f"module 'proxyd' has no attribute {name!r}")
+    from proxyd.connect import connect_websocket
+
+    return connect_websocket

@@ -2,7 +2,8 @@
 The C{proxyd} command.
 
 Each subcommand is a function from its arguments to the exit status: 0 good,
-1 something is wrong with what was looked at, 2 with the call itself.
+1 something is wrong with what was looked at, 2 with the call itself; C{connect}
+has more (L{proxyd.shell}).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import os
 import sys
 
+from proxyd import shell
 from proxyd.errors import ConfigError, Problem
 from proxyd.service.config import Unreadable, load
 
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say whether a configuration is good", description=_check.__doc__)
     check.add_argument("file", metavar="FILE", help="the configuration, YAML")
     check.set_defaults(run=_check)
+    shell.add_command(commands)
     return parser
 
 

@@ -3,6 +3,9 @@ Everything that proxyd itself reports as gone wrong::
 
     ProxydError
     ├── ConfigError                     the configuration: every problem at once
+    ├── WebSocketError                  C{connect_websocket}: what is no error of the way there
+    │   ├── HandshakeRefused            the server answers with something else than a 101
+    │   └── ConnectionClosed            the connection is over
     └── ExchangeError                   one request cannot be served
         ├── RequestError          400   what the client sent
         │   ├── BadTarget         400   its request-target
@@ -175,9 +178,13 @@ class UpstreamError(ExchangeError):
     """
     The origin server, or the way to it, failed.
 
+    @cvar code: the number of this error in the contract that it is part of, or 0.
+    @cvar name: its name there, or empty.
     @ivar stage: what was being done, for the access log: C{connect}, C{tls}, C{request}, C{response}.
     """
 
+    code = 0
+    name = ""
     status = 502
     error_type = "proxy_internal_error"
     party = "origin"
@@ -193,6 +200,7 @@ class UpstreamError(ExchangeError):
 class ConnectFailed(UpstreamError):
     """No connection to the origin server could be made."""
 
+    name = "target_connect_failed"
     error_type = "destination_unavailable"
 
     def __init__(self, message: str, *, stage: str = "connect", error_type: str | None = None) -> None:
@@ -202,6 +210,7 @@ class ConnectFailed(UpstreamError):
 class TLSFailed(UpstreamError):
     """The origin server's TLS failed, or its certificate is not good."""
 
+    name = "target_tls_failed"
     error_type = "tls_protocol_error"
 
     def __init__(self, message: str, *, stage: str = "tls", error_type: str | None = None) -> None:
@@ -235,6 +244,11 @@ class UpstreamTimeout(UpstreamError):
     error_type = "http_response_timeout"
     public = "The server behind the proxy took too long."
 
+    def __init__(self, message: str, *, stage: str, error_type: str | None = None) -> None:
+        super().__init__(message, stage=stage, error_type=error_type)
+        if stage == "connect":
+            self.name = ConnectFailed.name
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -256,14 +270,10 @@ class ProxyError(UpstreamError):
     """
     The proxy on the way to the origin server failed, or what is beyond it.
 
-    @cvar code: the number of this error in the contract that it is part of.
-    @cvar name: its name there.
     @ivar hop: C{proxy}, or C{target} for what is beyond it.
     @ivar refusal: what the proxy said.
     """
 
-    code = 0
-    name = ""
     party = "proxy"
     public = "The way to the server behind the proxy failed."
 
@@ -317,3 +327,44 @@ class ProxyTunnelFailed(ProxyError):
     code = 36
     name = "proxy_tunnel_failed"
     error_type = "connection_terminated"
+
+
+class WebSocketError(ProxydError):
+    """A WebSocket connection of the client is not there, or no more."""
+
+
+class HandshakeRefused(WebSocketError):
+    """
+    The server did not agree to a WebSocket.
+
+    @ivar status: the status code of its answer.
+    @ivar fields: names, as they came, and values.
+    @ivar body: the first 4 KiB of it.
+    """
+
+    def __init__(self, status: int, reason: str, fields: tuple[tuple[str, str], ...], body: bytes) -> None:
+        super().__init__(f"the server refused the WebSocket: {status} {reason}".rstrip())
+        self.status = status
+        self.reason = reason
+        self.fields = fields
+        self.body = body
+
+
+class ConnectionClosed(WebSocketError):
+    """
+    A WebSocket connection is over, and all messages have been received.
+
+    @ivar code: the close code: the server's, our own if we gave the connection
+        up, 1005 for a Close without one, 1006 for a connection that was lost.
+    @ivar reason: what was said about it.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"the connection was closed: {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it has ended as connections should: with 1000, 1001 or no code."""
+        return self.code in (1000, 1001, 1005)

@@ -17,6 +17,8 @@ LAYERS = [
     {"outbound", "forward", "websocket"},
     {"control"},
     {"service"},
+    {"connect"},
+    {"shell"},
     {"tap", "cli", "demo", "__main__"},
 ]
 """A module may import from its own subpackage and from the lines above its own."""

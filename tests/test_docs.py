@@ -7,11 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from proxyd.cli import main
 from proxyd.rules.codec import RuleDocument
@@ -190,7 +192,30 @@ def test_gate(run: Run) -> None:
     assert ask(port, "/a") == (200, b"ok")
 
 
+def test_client(tmp_path: Path) -> None:
+    """The client sends, receives, and ends."""
+
+    def answer(connection: ServerConnection) -> None:
+        for message in connection:
+            connection.send(f"you said {message!s}")
+
+    (text,) = (text for _, text in blocks("python") if text.startswith("# client.py:"))
+    (tmp_path / "client.py").write_text(text)
+    with serve(answer, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/"
+        environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        done = subprocess.run(
+            [sys.executable, "client.py", url], cwd=tmp_path, capture_output=True, text=True, timeout=20,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        server.shutdown()
+        thread.join()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "you said hello\nclosed with 1000\n", "")
+
+
 def test_every_program_is_run() -> None:
     """No program is without a test."""
     names = {text.split()[1].rstrip(":") for _, text in blocks("python")}
-    assert names == {"site.py", "site.tac", "endpoint.py", "checksum.py", "gate.py"}
+    assert names == {"site.py", "site.tac", "endpoint.py", "checksum.py", "gate.py", "client.py"}
