@@ -164,6 +164,9 @@ class OriginConnection(protocol.Protocol):
         self._exchange = None
         self._timer.cancel()
         self.transport.unregisterProducer()
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
         if self._counted:
             self._pool.lost_one()
 

@@ -53,7 +53,6 @@ class Registry(Protocol):
 
     clock: IReactorTime
     live: set[Any]
-    is_draining: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +143,6 @@ class Relay:
             self.origin.dataReceived(origin_early)
         if client_early:
             self.client.dataReceived(client_early)
-        if self._relays.is_draining:
-            self.close(GOING_AWAY)
 
     def close(self, code: int) -> None:
         """Send a Close to both sides, as soon as the frames on their way have passed."""

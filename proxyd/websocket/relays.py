@@ -67,7 +67,6 @@ class Relays:
     def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock
         self.live: set[Relay] = set()
-        self.is_draining = False
 
     def upgrade(self, head: RequestHead, options: RelayOptions) -> Switch:
         """
@@ -78,8 +77,7 @@ class Relays:
         return Switch(self, head, options)
 
     def drain(self) -> None:
-        """Send a Close to both sides of every relay, of those that are still to come, too."""
-        self.is_draining = True
+        """Send a Close to both sides of every relay; no more may be begun (see L{proxyd.forward.exchange})."""
         for relay in list(self.live):
             relay.close(GOING_AWAY)
 

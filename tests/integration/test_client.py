@@ -17,6 +17,7 @@ from twisted.internet import reactor  # noqa: TID253
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from websockets.exceptions import ConnectionClosed as PeerClosed
@@ -402,21 +403,16 @@ class Pressure(TestCase):
         connection = await connect_websocket(f"ws://127.0.0.1:{await server.listen(self)}", proxy=None)
         peer = await server.spoken_to
         count = 0
-        stalled: Deferred[None] = Deferred()
 
         class Flood:
             is_paused = False
 
             def pauseProducing(self) -> None:
                 self.is_paused = True
-                later[:] = [reactor.callLater(0.3, stalled.callback, None)]  # type: ignore[attr-defined]
 
             def resumeProducing(self) -> None:
                 nonlocal count
                 self.is_paused = False
-                for one in later:
-                    one.cancel()
-                later.clear()
                 while not self.is_paused and count < 300:
                     peer.transport.write(frame(BINARY, count.to_bytes(4, "big") + bytes(100_000), mask=None))
                     count += 1
@@ -424,19 +420,16 @@ class Pressure(TestCase):
             def stopProducing(self) -> None:
                 """The test is over."""
 
-        later: list[Any] = []
         flood = Flood()
         peer.transport.registerProducer(flood, True)
         flood.resumeProducing()
-        await stalled
-        later.clear()
-        assert count < 200
+        while not (connection.is_full and flood.is_paused):
+            await deferLater(reactor, 0)  # a turn of the reactor
+        assert count < 300
         for number in range(300):
             message = await connection.receive()
             assert isinstance(message, bytes) and message[:4] == number.to_bytes(4, "big")
         peer.transport.unregisterProducer()
-        for one in later:
-            one.cancel()
         connection.abort()
         await connection.close()
         await peer.lost

@@ -719,16 +719,6 @@ def test_drain_a_relay_that_is_closing() -> None:
     assert pair.client.gets() == []
 
 
-def test_a_relay_that_begins_while_draining() -> None:
-    """Its opening handshake was on its way: it is closed like the others."""
-    clock = Clock()
-    relays = Relays(clock)
-    relays.drain()
-    pair = Relayed(relays=relays, clock=clock, client_early=frame(TEXT, b"a"))
-    assert [one.opcode for one in pair.origin.gets()] == [TEXT, CLOSE]
-    assert pair.client.gets() == [closed(1001)]
-
-
 def test_a_drained_side_is_lost() -> None:
     """Clients often end TCP instead of answering; the other side has had its Close."""
     pair = Relayed()
