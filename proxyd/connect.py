@@ -21,9 +21,20 @@ from proxyd.http.authority import Authority
 from proxyd.http.authority import parse as parse_authority
 from proxyd.http.fields import HOP_BY_HOP, Fields, valid_name, valid_value
 from proxyd.outbound.no_proxy import NoProxy, normal_host
+from proxyd.outbound.pac import PacEvaluator, PacRoute
 from proxyd.outbound.proxies import proxy_for
 from proxyd.outbound.route import OriginEndpoint, Route, TLSSettings
-from proxyd.rules.proxy import Proxy, ProxySettings, ProxyTLS, Way, connect_headers, parse_proxy, parse_proxy_url
+from proxyd.rules.proxy import (
+    PacSource,
+    Proxy,
+    ProxySettings,
+    ProxyTLS,
+    Way,
+    connect_headers,
+    parse_pac,
+    parse_proxy,
+    parse_proxy_url,
+)
 from proxyd.websocket.client import ConnectionOptions, WebSocketConnection
 from proxyd.websocket.opening import Opening, open_websocket
 
@@ -59,7 +70,8 @@ def connect_websocket(
     @param url: C{ws://} or C{wss://}, or C{http://} and C{https://}, which mean the same.  A user and a password in
         it become C{Authorization}.
     @param proxy: C{"env"} is what the environment says; C{"direct"}, nothing or L{None} is none; else the URL of
-        one, or a mapping C{{url, headers, tls: {ca, verify, certificate, key}}}.
+        one, or a mapping C{{url, headers, tls: {ca, verify, certificate, key}}}, or C{{pac}}, the file or the URL of
+        a proxy auto-config script.
     @param no_proxy: hosts that are reached without it, as in C{NO_PROXY}.
     @param headers: further fields of the request.
     @param protocols: subprotocols, the most wanted one first.
@@ -85,12 +97,25 @@ def connect_websocket(
     route = _route(target, proxy, no_proxy, tls, os.environ if environment is None else environment)
     if min(max_message, open_timeout, close_timeout) < 0:
         raise ValueError("a limit is negative")
-    endpoint = _checked("", lambda: OriginEndpoint(reactor, route, open_timeout))
+    evaluators: list[PacEvaluator] = []
+
+    def evaluator(source: PacSource) -> PacEvaluator:
+        evaluators.append(PacEvaluator(reactor, source))
+        return evaluators[-1]
+
+    endpoint = _checked("", lambda: OriginEndpoint(reactor, route, open_timeout, evaluator))
     opening = Opening(target.target, fields, chosen, open_timeout)
     connecting = open_websocket(reactor, endpoint, opening, ConnectionOptions(compress, max_message, close_timeout))
-    if route.proxy is not None and route.tls is not None:
+    for one in evaluators:
+        connecting.addBoth(_retire, one)
+    if isinstance(route.proxy, ProxySettings) and route.tls is not None:
         connecting.addErrback(_inside_a_tunnel)
     return connecting
+
+
+def _retire(result: _T, evaluator: PacEvaluator) -> _T:
+    evaluator.retire()
+    return result
 
 
 def _inside_a_tunnel(failure: Any) -> Any:
@@ -202,7 +227,7 @@ def _route(
     exempted = NoProxy.parse(no_proxy) if isinstance(no_proxy, str) else NoProxy(no_proxy)
     if exempted.malformed:
         raise ValueError(f"no_proxy holds {exempted.malformed[0]!r}, which is no host, address or block")
-    settings: ProxySettings | None = None
+    settings: ProxySettings | PacRoute | None = None
     if not exempted.exempts(target.host, target.port):
         settings = _checked(
             "", lambda: proxy_for(way, target.scheme, target.host, target.port, environment, ProxyTLS())
@@ -223,9 +248,14 @@ def _read_proxy(proxy: str | Mapping[str, Any] | None) -> Proxy:
         return _checked("the proxy ", lambda: parse_proxy(text))
     if not isinstance(proxy, Mapping):
         raise ValueError("the proxy is neither a string nor a mapping")
+    if set(proxy) == {"pac"}:
+        if not isinstance(proxy["pac"], str | os.PathLike):
+            raise ValueError("pac must be the name of a file or a URL")
+        source = _checked("pac ", lambda: parse_pac(os.fspath(proxy["pac"])))
+        return source if source.is_url else PacSource(os.path.abspath(source.location))
     unknown = set(proxy) - {"url", "headers", "tls"}
     if unknown or not isinstance(proxy.get("url"), str):
-        raise ValueError("the proxy must be a mapping of url, and perhaps headers and tls")
+        raise ValueError("the proxy must be a mapping of url, and perhaps headers and tls; or of pac alone")
     headers = proxy.get("headers") or {}
     if not isinstance(headers, Mapping) or not all(isinstance(one, str) for pair in headers.items() for one in pair):
         raise ValueError("the proxy's headers must be a mapping of strings")

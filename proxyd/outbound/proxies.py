@@ -10,16 +10,17 @@ from twisted.logger import Logger
 from proxyd.errors import RuleUnusable
 from proxyd.outbound.environment import exempted, proxy_named
 from proxyd.outbound.no_proxy import NoProxy
-from proxyd.rules.proxy import Proxy, ProxySettings, ProxyTLS, Way, parse_proxy_url
+from proxyd.outbound.pac import PacRoute
+from proxyd.rules.proxy import PacSource, Proxy, ProxySettings, ProxyTLS, Way, parse_proxy_url
 
 log = Logger()
 
 
 def proxy_for(
     way: Proxy, scheme: str, host: str, port: int, environment: Mapping[str, str], tls: ProxyTLS
-) -> ProxySettings | None:
+) -> ProxySettings | PacRoute | None:
     """
-    The proxy for one target.
+    The proxy for one target, or the script that names it.
 
     A proxy that was named beats the environment, its C{NO_PROXY} included; its
     own list of exempted hosts does not.
@@ -31,6 +32,8 @@ def proxy_for(
 
     @raise RuleUnusable: a variable of the environment holds no proxy's URL; the text names it, and no credential.
     """
+    if isinstance(way, PacSource):
+        return PacRoute(way, scheme, tls)
     if isinstance(way, ProxySettings):
         proxy: ProxySettings | None = None if _is_exempted(NoProxy(way.no_proxy), host, port) else way
     elif way is Way.ENVIRONMENT:

@@ -10,7 +10,7 @@ L{UpstreamError<proxyd.errors.UpstreamError>}.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from OpenSSL import SSL
@@ -50,10 +50,11 @@ from proxyd.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from proxyd.outbound.pac import GivenUpOn, PacEndpoint, PacEvaluator, PacRoute, pac_error
 from proxyd.outbound.resolving import ResolvingEndpoint
 from proxyd.outbound.tls import TLSEndpoint, client_tls
 from proxyd.outbound.tunnel import GivenUp, SocksEndpoint, TunnelEndpoint
-from proxyd.rules.proxy import ProxySettings, ProxyTLS
+from proxyd.rules.proxy import PacSource, ProxySettings, ProxyTLS
 
 FOREVER_S = 10 * 365 * 24 * 3600.0
 """Seconds, for Twisted's endpoints that know no "never"."""
@@ -95,7 +96,7 @@ class Route:
     socket: str | None = None
     endpoint: str | None = None
     tls: TLSSettings | None = None
-    proxy: ProxySettings | None = None
+    proxy: ProxySettings | PacRoute | None = None
 
     @property
     def name(self) -> str:
@@ -110,8 +111,11 @@ class Route:
 class OriginEndpoint:
     """The endpoint of a route, with a deadline and errors of our own."""
 
-    def __init__(self, reactor: Any, route: Route, timeout: float) -> None:
+    def __init__(
+        self, reactor: Any, route: Route, timeout: float, evaluator: Callable[[PacSource], PacEvaluator] | None = None
+    ) -> None:
         """
+        @param evaluator: gives what evaluates a script, for routes that a script says.
         @param timeout: seconds for everything; 0 is never.
 
         @raise RuleUnusable: the endpoint string, or a file for TLS, is bad.
@@ -120,7 +124,14 @@ class OriginEndpoint:
         self._name = route.name
         self._timeout = timeout
         self._proxy = route.proxy
-        self._endpoint = _endpoint(reactor, route, timeout or FOREVER_S)
+        if isinstance(route.proxy, PacRoute):
+            if evaluator is None:
+                raise RuleUnusable(f"nothing evaluates {route.proxy.source.location} here")
+            self._endpoint = _pac_endpoint(
+                reactor, route, route.proxy, timeout or FOREVER_S, evaluator(route.proxy.source)
+            )
+        else:
+            self._endpoint = _endpoint(reactor, route, timeout or FOREVER_S)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
@@ -133,19 +144,22 @@ class OriginEndpoint:
         if not isinstance(cause, GivenUp):
             return result
         stage = cause.stage
-        if self._proxy is None:
+        proxy = cause.candidate if isinstance(cause, GivenUpOn) else self._proxy
+        if isinstance(proxy, PacRoute):
+            raise pac_error(proxy.source, f"it took longer than the {timeout:g} s to connect")
+        if proxy is None:
             raise UpstreamTimeout(
                 f"{self._name} could not be reached in {timeout:g} s", stage="connect", error_type="connection_timeout"
             )
         if stage == "initializing":
             raise ProxyConnectionRefused(
-                f"the proxy {self._proxy.name} could not be reached in {timeout:g} s",
+                f"the proxy {proxy.name} could not be reached in {timeout:g} s",
                 stage=stage,
                 error_type="connection_timeout",
                 timed_out=True,
             )
         raise ProxyTunnelFailed(
-            f"no tunnel to {self._name} through {self._proxy.name} in {timeout:g} s",
+            f"no tunnel to {self._name} through {proxy.name} in {timeout:g} s",
             stage=stage,
             error_type="connection_timeout",
             timed_out=True,
@@ -178,9 +192,19 @@ class _Hop:
         return Failure(error)
 
 
+def _pac_endpoint(
+    reactor: Any, route: Route, way: PacRoute, timeout: float, evaluator: PacEvaluator
+) -> IStreamClientEndpoint:
+    def candidate(proxy: ProxySettings | None, count: int) -> IStreamClientEndpoint:
+        # A candidate that is silent leaves the others their share of the time.
+        return _endpoint(reactor, replace(route, proxy=proxy), timeout / count)
+
+    return PacEndpoint(evaluator, way, route.host, route.port, candidate)
+
+
 def _endpoint(reactor: Any, route: Route, timeout: float) -> IStreamClientEndpoint:
     name, proxy, tls = route.name, route.proxy, route.tls
-    if proxy is None:
+    if not isinstance(proxy, ProxySettings):
         plain = _directly(reactor, route, timeout)
         if tls is None:
             return _Hop(plain, "connect", lambda cause: _direct_error(cause, name))

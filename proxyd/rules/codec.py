@@ -31,7 +31,16 @@ from proxyd.rules.globs import PublicRoutes, compile_glob
 from proxyd.rules.model import OriginTemplate, Rule, RuleLimits, RuleTimeouts, TargetTLS, variables_in
 from proxyd.rules.pattern import Pattern, Template
 from proxyd.rules.problems import Document, kind_of, problems_in
-from proxyd.rules.proxy import Proxy, ProxyTLS, Way, connect_headers, parse_proxy, parse_proxy_url
+from proxyd.rules.proxy import (
+    PacSource,
+    Proxy,
+    ProxyTLS,
+    Way,
+    connect_headers,
+    parse_pac,
+    parse_proxy,
+    parse_proxy_url,
+)
 
 MAX_NAME: Final = 200
 """The longest name of a rule, characters."""
@@ -134,6 +143,11 @@ def _valid_proxy_url(text: str) -> str:
     return text
 
 
+def _valid_pac(text: str) -> str:
+    parse_pac(text)
+    return text
+
+
 def _valid_connect_headers(headers: dict[str, str]) -> dict[str, str]:
     connect_headers(headers)
     return headers
@@ -145,7 +159,9 @@ def _valid_exemption(text: str) -> str:
     return text
 
 
-def _text_or_mapping(value: object) -> str:
+def _proxy_kind(value: object) -> str:
+    if isinstance(value, PacDocument) or (isinstance(value, dict) and "pac" in value):
+        return "<pac>"
     return "<mapping>" if isinstance(value, dict | ProxyDocument) else "<text>"
 
 
@@ -221,10 +237,25 @@ class ProxyDocument(Document):
     tls: ProxyTLSDocument | None = None
 
 
+class PacDocument(Document):
+    """A proxy auto-config script, as users write it."""
+
+    pac: Annotated[str, AfterValidator(_valid_pac)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "url" in value:
+            raise ValueError("has both url and pac; keep one")
+        return value
+
+
 ProxyField = (
     Annotated[
-        Annotated[str, AfterValidator(_valid_proxy), Tag("<text>")] | Annotated[ProxyDocument, Tag("<mapping>")],
-        Discriminator(_text_or_mapping),
+        Annotated[str, AfterValidator(_valid_proxy), Tag("<text>")]
+        | Annotated[ProxyDocument, Tag("<mapping>")]
+        | Annotated[PacDocument, Tag("<pac>")],
+        Discriminator(_proxy_kind),
     ]
     | None
 )
@@ -240,12 +271,15 @@ def proxy_tls_from(document: ProxyTLSDocument | None, located: Located) -> Proxy
     return ProxyTLS(located(document.ca), document.verify, located(document.certificate), located(document.key))
 
 
-def proxy_from(document: str | ProxyDocument | None, located: Located) -> Proxy | None:
+def proxy_from(document: str | ProxyDocument | PacDocument | None, located: Located) -> Proxy | None:
     """
     @return: the way to a target that was written down.
     """
     if document is None or isinstance(document, str):
         return None if document is None else parse_proxy(document)
+    if isinstance(document, PacDocument):
+        source = parse_pac(document.pac)
+        return source if source.is_url else PacSource(located(document.pac) or "")
     return replace(
         parse_proxy_url(document.url),
         headers=connect_headers(document.headers),
@@ -257,6 +291,8 @@ def proxy_from(document: str | ProxyDocument | None, located: Located) -> Proxy 
 def _mapping_from_proxy(proxy: Proxy | None) -> str | dict[str, Any] | None:
     if proxy is None or isinstance(proxy, Way):
         return None if proxy is None else proxy.value
+    if isinstance(proxy, PacSource):
+        return {"pac": proxy.location}
     tls = proxy.tls
     if not proxy.headers and not proxy.no_proxy and tls is None:
         return proxy.url

@@ -127,7 +127,41 @@ def parse_proxy_url(text: str) -> ProxySettings:
     return ProxySettings(scheme, _host(found[3]), port, user, password)
 
 
-Proxy = Way | ProxySettings
+@dataclass(frozen=True, slots=True)
+class PacSource:
+    """
+    A proxy auto-config script, which names the proxies for each target.
+
+    @ivar location: its C{http} or C{https} URL, or the name of its file.
+    """
+
+    location: str
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is fetched and not read."""
+        return self.location.lower().startswith(("http://", "https://"))
+
+
+def parse_pac(text: str) -> PacSource:
+    """
+    Read where a script is.
+
+    @raise ValueError: it is nowhere.
+    """
+    source = PacSource(text)
+    if not text or any(ord(character) < 0x20 for character in text):
+        raise ValueError("must be the name of a file or an http or https URL")
+    if source.is_url:
+        host = text.partition("://")[2].partition("/")[0]
+        if not host or "@" in host or not text.isascii() or " " in text or "#" in text:
+            raise ValueError("is no URL of a script: http:// or https://, percent-encoded, without credentials")
+    elif "://" in text:
+        raise ValueError("must be the name of a file or an http or https URL")
+    return source
+
+
+Proxy = Way | ProxySettings | PacSource
 """How a target is reached."""
 
 

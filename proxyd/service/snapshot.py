@@ -14,10 +14,12 @@ from typing import Any
 from proxyd.forward.html import Rewriter
 from proxyd.forward.pool import Upstream
 from proxyd.http.forwarded import TrustedProxies
+from proxyd.outbound.pac import PacEvaluator
 from proxyd.outbound.proxies import proxy_for
 from proxyd.outbound.route import OriginEndpoint, Route, TLSSettings
 from proxyd.rules.model import Rule, TargetURL
 from proxyd.rules.outgoing import Outgoing
+from proxyd.rules.proxy import PacSource
 from proxyd.rules.table import RuleTable
 from proxyd.service.settings import Config, Outbound, Timeouts
 from proxyd.websocket.relay import RelayOptions
@@ -29,6 +31,7 @@ class Upstreams:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._by_route: dict[tuple[Route, float], Upstream] = {}
+        self._evaluators: dict[PacSource, PacEvaluator] = {}
 
     def get(self, route: Route, connect_timeout: float, limit: int, response_head_size: int) -> Upstream:
         """
@@ -39,14 +42,21 @@ class Upstreams:
         key = route, connect_timeout
         upstream = self._by_route.get(key)
         if upstream is None:
-            endpoint = OriginEndpoint(self._reactor, route, connect_timeout)
+            endpoint = OriginEndpoint(self._reactor, route, connect_timeout, self._evaluator)
             upstream = self._by_route[key] = Upstream(route.name, endpoint, self._reactor)
         upstream.limit = limit
         upstream.response_head_size = response_head_size
         return upstream
 
+    def _evaluator(self, source: PacSource) -> PacEvaluator:
+        if source not in self._evaluators:
+            self._evaluators[source] = PacEvaluator(self._reactor, source)
+        return self._evaluators[source]
+
     def retire(self) -> None:
-        """Close all connections, each when its exchange is done."""
+        """Close all connections, each when its exchange is done, and leave no process behind."""
+        for evaluator in self._evaluators.values():
+            evaluator.retire()
         for upstream in self._by_route.values():
             upstream.retire()
 

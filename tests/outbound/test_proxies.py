@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 
 from proxyd.errors import RuleUnusable
+from proxyd.outbound.pac import PacRoute
 from proxyd.outbound.proxies import proxy_for
-from proxyd.rules.proxy import Proxy, ProxySettings, ProxyTLS, Way, parse_proxy_url
+from proxyd.rules.proxy import PacSource, Proxy, ProxySettings, ProxyTLS, Way, parse_proxy_url
 
 ENVIRONMENT = {"https_proxy": "http://env.test", "no_proxy": "a.test,nonsense*"}
 TLS = ProxyTLS(ca="ca.pem")
 
 
-def chosen(way: Proxy, host: str = "b.test", environment: dict[str, str] = ENVIRONMENT) -> ProxySettings | None:
+def chosen(
+    way: Proxy, host: str = "b.test", environment: dict[str, str] = ENVIRONMENT
+) -> ProxySettings | PacRoute | None:
     """The proxy for a target over TLS."""
     return proxy_for(way, "https", host, 443, environment, TLS)
 
@@ -44,6 +47,12 @@ def test_named() -> None:
     found = chosen(named, "a.test")
     assert found is not None and found.name == "http://p.test:80"
     assert chosen(named, "c.test") is None
+
+
+def test_script() -> None:
+    """A script is asked with the target's scheme."""
+    source = PacSource("/a.pac")
+    assert chosen(source) == PacRoute(source, "https", TLS)
 
 
 def test_tls() -> None:

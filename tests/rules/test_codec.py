@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxyd.errors import ConfigError
 from proxyd.rules.codec import mapping_from_rule, rule_from_mapping
 from proxyd.rules.model import Rule, RuleLimits, RuleTimeouts, TargetTLS
-from proxyd.rules.proxy import Way
+from proxyd.rules.proxy import PacSource, Way
 
 MINIMAL = {"name": "api", "pattern": "^/api/(.*)", "target": "http://127.0.0.1:8080"}
 DEFAULTS: dict[str, Any] = {
@@ -160,6 +160,11 @@ def test_file_names_begin_in_the_folder() -> None:
         ({"proxy": "ftp://a"}, "proxy (rule 'api'): has the scheme 'ftp'; a proxy's is one of http, https, socks4"),
         ({"proxy": "a:3128"}, "proxy (rule 'api'): is no proxy URL"),
         ({"proxy": 5}, "proxy (rule 'api'): must be a string, not a number"),
+        ({"proxy": {"pac": "a", "url": "http://a"}}, "proxy (rule 'api'): has both url and pac; keep one"),
+        ({"proxy": {"pac": ""}}, "proxy.pac (rule 'api'): must be the name of a file or an http or https URL"),
+        ({"proxy": {"pac": "ftp://a"}}, "proxy.pac (rule 'api'): must be the name of a file or an http or"),
+        ({"proxy": {"pac": "http://hidden@a/"}}, "proxy.pac (rule 'api'): is no URL of a script"),
+        ({"proxy": {"pac": "a", "noProxy": []}}, "proxy.noProxy (rule 'api'): "),
         ({"proxy": {}}, "proxy.url (rule 'api'): is required"),
         ({"proxy": {"url": "direct"}}, "proxy.url (rule 'api'): is no proxy URL"),
         ({"proxy": {"url": "http://a", "headers": {"Host": "b"}}}, "proxy.headers (rule 'api'): the header 'Host'"),
@@ -216,5 +221,9 @@ def test_proxies() -> None:
     assert rule_from_mapping(MINIMAL | {"proxy": "env"}, 0).proxy is Way.ENVIRONMENT
     tls = {"url": "https://p", "tls": {"ca": "ca.pem"}}
     assert rule_from_mapping(MINIMAL | {"proxy": tls}, 0, folder="/etc").proxy.tls.ca == "/etc/ca.pem"
+    for written, located in (("a.pac", "/etc/a.pac"), ("/b.pac", "/b.pac"), ("https://c/d.pac", "https://c/d.pac")):
+        rule = rule_from_mapping(MINIMAL | {"proxy": {"pac": written}}, 0, folder="/etc")
+        assert rule.proxy == PacSource(located)
+        assert mapping_from_rule(rule)["proxy"] == {"pac": located}
     simple = rule_from_mapping(MINIMAL | {"proxy": "socks5h://u:p@h"}, 0)
     assert mapping_from_rule(simple)["proxy"] == "socks5h://u:p@h:1080"
