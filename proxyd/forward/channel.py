@@ -283,7 +283,8 @@ class Channel(protocol.Protocol):
         payload = self._decode(reader, data)
         if not reader.finished:
             self._timer.start(self.settings.timeouts.body)
-            self._update_reading()
+        # Even when all of it is there: who is not read is never seen to go.
+        self._update_reading()
         return payload, reader.finished
 
     def _decode(self, reader: BodyReader, data: bytes) -> bytes:

@@ -7,7 +7,7 @@ other when it is full, so that no more than a few buffers are ever held.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -72,6 +72,7 @@ class Exchange:
         "_rewriter",
         "_switch",
         "_timeouts",
+        "_trailers",
         "_upstream",
     )
 
@@ -83,11 +84,13 @@ class Exchange:
         timeouts: Timeouts,
         html: Callable[[], Rewriter] | None = None,
         switch: Switch | None = None,
+        trailers: Callable[[Fields, Collection[bytes]], Fields] = trailers_to_forward,
     ) -> None:
         """
         @param head: the request's head as the origin gets it.
         @param html: makes what changes a page on its way back.
         @param switch: takes over after a 101.
+        @param trailers: those of the request that go on, of all that came and the members of C{Connection}.
         """
         self._channel = channel
         self._upstream = upstream
@@ -95,6 +98,7 @@ class Exchange:
         self._timeouts = timeouts
         self._html = html
         self._switch = switch
+        self._trailers = trailers
         self._method = channel.head.method
         self._chunked_request = channel.head.chunked
         self._read = False
@@ -169,7 +173,7 @@ class Exchange:
         framed = chunk(payload)
         if ended:
             channel = self._channel
-            framed += last_chunk(trailers_to_forward(channel.request_trailers, channel.head.connection))
+            framed += last_chunk(self._trailers(channel.request_trailers, channel.head.connection))
         return framed
 
     def cancel(self) -> None:

@@ -25,8 +25,10 @@ _URLS = frozenset((b"src", b"href", b"action", b"formaction", b"poster", b"data"
 
 _TAG_NAME = re.compile(rb"<([A-Za-z][^\s/>]*)")
 _TAG_END = re.compile(rb"""(?:[^"'>]|"[^"]*"|'[^']*')*+>""")
-_ATTRIBUTE = re.compile(rb"""([^\s"'<>/=]+)(\s*=\s*)("[^"]*"|'[^']*'|[^\s"'>][^\s>]*)|[^\s"'<>/=]+""")
-_CANDIDATE = re.compile(rb"([\s,]*)(\S+?)(,+(?=\s|$)|\s[^,]*(?:,|$)|$)")
+# Possessive throughout: whatever a page holds, it is read in one go.
+_ATTRIBUTE = re.compile(rb"""([^\s"'<>/=]++)(\s*+=\s*+)("[^"]*+"|'[^']*+'|[^\s"'>][^\s>]*+)|[^\s"'<>/=]++""")
+# White space and commas; then a URL that ends with a comma, or one with what describes it.
+_CANDIDATE = re.compile(rb"([\s,]*+)(?:(\S++)(?<=,)|(\S++)([^,]*+))?")
 
 
 class Rewriter:
@@ -121,8 +123,8 @@ class Rewriter:
         if found is None:
             if len(data) - start <= MAX_TAG:
                 return -1
-            self._out.append(data[start : start + 1])
-            return start + 1
+            self._step = self._long_tag
+            return start
         tag = found[0]
         name = _TAG_NAME.match(tag)
         assert name is not None
@@ -139,6 +141,10 @@ class Rewriter:
             self._raw = element
             self._step = self._raw_text
         return found.end()
+
+    def _long_tag(self, data: bytes, position: int) -> int:
+        """A tag that is too long to be read, up to its end: it is not looked at again."""
+        return self._until(data, position, b">", self._text)
 
     def _relative_tag(self, tag: bytes, attributes: int) -> bytes:
         return tag[:attributes] + _ATTRIBUTE.sub(_relative_attribute, tag[attributes:])
@@ -158,7 +164,8 @@ def _relative_attribute(found: re.Match[bytes]) -> bytes:
 
 
 def _relative_candidate(found: re.Match[bytes]) -> bytes:
-    return found[1] + _relative(found[2]) + found[3]
+    separators, alone, url, description = found.groups()
+    return separators + _relative(alone or url or b"") + (description or b"")
 
 
 def _relative(url: bytes) -> bytes:

@@ -120,7 +120,8 @@ def trailers_to_forward(fields: Iterable[Field], connection: Collection[bytes]) 
     @see: RFC 9110 section 6.5.1
     """
     dropped = _NOT_IN_TRAILERS.union(connection)
-    return [field for field in fields if field[0].lower() not in dropped]
+    # To a CGI or WSGI application an underscore is a hyphen.
+    return [field for field in fields if field[0].lower().replace(b"_", b"-") not in dropped]
 
 
 def serialize(fields: Iterable[Field]) -> bytes:

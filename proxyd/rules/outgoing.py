@@ -7,10 +7,10 @@ for each request is one pass over its fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from proxyd.errors import UpgradeForbidden
-from proxyd.http.fields import HOP_BY_HOP, Fields, serialize, tokens, values
+from proxyd.http.fields import HOP_BY_HOP, Fields, serialize, tokens, trailers_to_forward, values
 from proxyd.http.forwarded import FORWARDING, via
 from proxyd.http.head import RequestHead
 from proxyd.http.target import Target, check_rewritten, join
@@ -29,7 +29,7 @@ class Outgoing:
     @ivar url: its target, variables replaced.
     """
 
-    __slots__ = ("_changed", "_dropped", "_host", "_origin", "_own", "_upgrade_origin", "rule", "url")
+    __slots__ = ("_changed", "_dropped", "_host", "_origin", "_own", "_set", "_upgrade_origin", "rule", "url")
 
     def __init__(self, rule: Rule, environment: Mapping[str, str]) -> None:
         """
@@ -47,6 +47,7 @@ class Outgoing:
             self._host = hosts[0] or self.url.host_value
         elif rule.change_origin:
             self._host = self.url.host_value
+        self._set = frozenset(name.replace(b"_", b"-") for name in names)
         self._dropped = _NEVER | names
         if rule.base is not None or rule.relative_paths:
             # Only what is not encoded, and whole, can be changed on its way back.
@@ -104,6 +105,16 @@ class Outgoing:
         lines.append(serialize(handshake))
         lines.append(b"\r\n")
         return b"".join(lines)
+
+    def trailers(self, trailers: Fields, connection: Collection[bytes]) -> Fields:
+        """
+        The trailers of the request to the origin server: none under a name
+        that the rule sets or removes.
+
+        @param connection: the members of the request's C{Connection}.
+        """
+        kept = trailers_to_forward(trailers, connection)
+        return [field for field in kept if field[0].lower().replace(b"_", b"-") not in self._set]
 
     @staticmethod
     def head(request: RequestHead, request_target: bytes, fields: bytes) -> bytes:

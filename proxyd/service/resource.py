@@ -50,6 +50,7 @@ class RulesResource(Resource):
 
     def head_received(self, head: RequestHead, channel: Channel) -> None:
         if self.children and unquote_to_bytes(head.target.path[1:].partition(b"/")[0]) in self.children:
+            channel.record.client = self._memo(head, channel).client
             serve_resource(self, head, channel, self._take)
         else:
             self._take(head, channel)
@@ -64,6 +65,12 @@ class RulesResource(Resource):
             log.failure("serving {path} failed", path=head.target.path)
             channel.send_error(ExchangeError("an error in proxyd itself, see its log"))
 
+    def _memo(self, head: RequestHead, channel: Channel) -> _Memo:
+        memo: _Memo | None = head.memo
+        if memo is None or memo.snapshot is not self.snapshot:
+            memo = head.memo = _Memo(self.snapshot, head, channel)
+        return memo
+
     def _report(self, error: ExchangeError) -> None:
         """
         What is the operator's to mend goes into the log, once for each set of
@@ -77,9 +84,7 @@ class RulesResource(Resource):
         snapshot = self.snapshot
         target, record = head.target, channel.record
         is_last_hop = head.method in _LIMITED_BY_HOPS and _is_last_hop(head)
-        memo: _Memo | None = head.memo
-        if memo is None or memo.snapshot is not snapshot:
-            memo = head.memo = _Memo(snapshot, head, channel)
+        memo = self._memo(head, channel)
         record.client = memo.client
         per_client = snapshot.config.limits.per_client
         if per_client:
@@ -107,7 +112,7 @@ class RulesResource(Resource):
             channel.serve(exchange, upgrade=True)
         else:
             octets = outgoing.head(head, request_target, memo.fields_by(outgoing, head))
-            exchange = Exchange(channel, upstream, octets, in_use.timeouts, in_use.html)
+            exchange = Exchange(channel, upstream, octets, in_use.timeouts, in_use.html, trailers=outgoing.trailers)
             channel.serve(exchange, in_use.body_limit)
         exchange.start()
 

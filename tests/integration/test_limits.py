@@ -332,3 +332,20 @@ def test_more_connections_by_reload(start, rule, own_origin: Origin) -> None:
         with proxy.connect() as third:
             third.request("GET", "/3")
             assert own_origin.accept().read_message().line == "GET /3 HTTP/1.1"
+
+
+def test_client_goes_away_after_a_large_body(start, rule, own_origin: Origin) -> None:
+    """A client whose whole body was kept while it waited for a connection is seen to go, too."""
+    proxy = start(rules=[rule], limits={"perHost": 1})
+    with proxy.connect() as first:
+        first.request("GET", "/")
+        server = own_origin.accept()
+        server.read_message()
+        with proxy.connect() as second:
+            second.request("POST", "/large", "Content-Length: 40000")
+            second.send(bytes(40000))
+            server.respond("1")
+            first.read_message()
+            assert len(server.read_message().body) == 40000
+            second.close()
+            assert server.assert_cut() == b""

@@ -238,3 +238,10 @@ def test_whatever_comes(fields: list[tuple[str, str]]) -> None:
     assert names.count("x-forwarded-for") == 1
     assert not {"proxy", "upgrade"} & set(names)
     assert ("connection" in names) == ("te" in names)
+
+
+def test_trailers() -> None:
+    """A trailer cannot bring what the rule sets or removes, nor a look-alike of what decides a request's way."""
+    rule = outgoing(headers={"X-Key": "secret", "X-User": None})
+    trailers = [(b"X-User", b"a"), (b"x_key", b"b"), (b"X_Forwarded_For", b"c"), (b"X-Sum", b"1"), (b"Own", b"2")]
+    assert rule.trailers(trailers, (b"own",)) == [(b"X-Sum", b"1")]
