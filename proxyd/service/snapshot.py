@@ -14,7 +14,7 @@ from typing import Any
 from proxyd.forward.html import Rewriter
 from proxyd.forward.pool import Upstream
 from proxyd.http.forwarded import TrustedProxies
-from proxyd.outbound.pac import PacEvaluator
+from proxyd.outbound.pac import PacEvaluator, PacRoute
 from proxyd.outbound.proxies import proxy_for
 from proxyd.outbound.route import OriginEndpoint, Route, TLSSettings
 from proxyd.rules.model import Rule, TargetURL
@@ -44,6 +44,9 @@ class Upstreams:
         if upstream is None:
             endpoint = OriginEndpoint(self._reactor, route, connect_timeout, self._evaluator)
             upstream = self._by_route[key] = Upstream(route.name, endpoint, self._reactor)
+            if isinstance(route.proxy, PacRoute):
+                # Each connection may go another way: none is kept for a request that the script would send elsewhere.
+                upstream.retire()
         upstream.limit = limit
         upstream.response_head_size = response_head_size
         return upstream

@@ -99,6 +99,18 @@ def test_reload(script, own_origin: Origin) -> None:
     wait_gone(worker)
 
 
+def test_no_connection_is_kept(script, own_origin: Origin) -> None:
+    """Each request goes the way that the script says: none over a connection that was made on another's."""
+    proxy = script(f"PROXY 127.0.0.1:{own_origin.port}")
+    with proxy.connect() as client:
+        for _ in range(2):
+            client.request("GET", "/")
+            with own_origin.accept() as wire:
+                serve_tunnel(wire)
+                assert client.read_message().body == b"hello"
+                wire.assert_ended()
+
+
 def test_direct(script, own_origin: Origin) -> None:
     """DIRECT is a connection to the target."""
     proxy = script("DIRECT", rule={"target": f"http://127.0.0.1:{own_origin.port}"})
