@@ -145,14 +145,20 @@ def client_tls(
         if own is not None:
             extra.update(privateKey=own.privateKey.original, certificate=own.original)
         return _Unverified(name, CertificateOptions(verify=False, **extra))
-    trust = platformTrust() if ca is None else trustRootFromCertificates(_certificates(Path(ca)))
+    trust = platformTrust() if ca is None else trustRootFromCertificates(read_certificates(Path(ca)))
     try:
         return optionsForClientTLS(name, trustRoot=trust, clientCertificate=own, extraCertificateOptions=extra)
     except UnicodeError as error:
         raise ValueError(f"{name} cannot be in a certificate; say tls.serverName, or secure: false") from error
 
 
-def _certificates(path: Path) -> list[Certificate]:
+def read_certificates(path: Path) -> list[Certificate]:
+    """
+    Read all certificates of a PEM file, in their order.
+
+    @raise OSError: it cannot be read.
+    @raise ValueError: it holds none, or one that is none.
+    """
     blocks = _PEM_CERTIFICATE.findall(path.read_bytes())
     if not blocks:
         raise ValueError(f"{path} holds no certificate in PEM form")
@@ -163,7 +169,7 @@ def _certificates(path: Path) -> list[Certificate]:
 
 
 def _own_certificate(path: Path, key: Path) -> tuple[PrivateCertificate, list[object]]:
-    certificates = _certificates(path)
+    certificates = read_certificates(path)
     try:
         own = PrivateCertificate.loadPEM(key.read_bytes() + b"\n" + certificates[0].dumpPEM())
         SSL.Context(SSL.TLS_METHOD).use_privatekey(own.privateKey.original)

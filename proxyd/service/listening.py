@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from proxyd.errors import ConfigError, Problem
+from proxyd.outbound.tls import read_certificates
 from proxyd.service.settings import Listener, ListenerTLS
 
 BACKLOG = 1024
@@ -23,8 +23,6 @@ BACKLOG = 1024
 Connections that wait to be accepted.  Twisted's default is 50: of a hundred
 clients that come at once, half would wait for TCP to try again.  nginx has 511.
 """
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class Certificates(NamedTuple):
@@ -62,9 +60,7 @@ class ServerTLS:
         """
         authority = None
         if self._settings.client_ca is not None:
-            authority = trustRootFromCertificates(
-                [Certificate.loadPEM(block) for block in _CERTIFICATE.findall(_read(self._settings.client_ca))]
-            )
+            authority = trustRootFromCertificates(_read_certificates(self._settings.client_ca))
         contexts = [_context(name, authority) for name in self._settings.certificates]
         by_name: dict[str, SSL.Context] = {}
         for names, context in contexts:
@@ -95,6 +91,15 @@ def _read(name: str) -> bytes:
         raise ConfigError((Problem((), f"cannot be read: {error.strerror}"),), name) from error
 
 
+def _read_certificates(name: str) -> list[Certificate]:
+    try:
+        return read_certificates(Path(name))
+    except OSError as error:
+        raise ConfigError((Problem((), f"cannot be read: {error.strerror}"),), name) from error
+    except ValueError as error:
+        raise ConfigError((Problem((), "must hold certificates in PEM form"),), name) from error
+
+
 def _context(name: str, authority: Any) -> tuple[list[str], SSL.Context]:
     """
     @return: the names that a certificate is for, and the context that shows it.
@@ -102,7 +107,7 @@ def _context(name: str, authority: Any) -> tuple[list[str], SSL.Context]:
     octets = _read(name)
     try:
         own = PrivateCertificate.loadPEM(octets)
-        chain = [Certificate.loadPEM(block).original for block in _CERTIFICATE.findall(octets)[1:]]
+        chain = [other.original for other in _read_certificates(name)[1:]]
         options = CertificateOptions(
             privateKey=own.privateKey.original,
             certificate=own.original,

@@ -42,3 +42,12 @@ def test_bad_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=text) as caught:
             ServerTLS(ListenerTLS((str(file),)))
         assert str(file) in str(caught.value)
+
+
+def test_bad_client_authority(tmp_path: Path) -> None:
+    """An authority that is none must not let nobody, or everybody, in: it stops the start."""
+    good = Authority(tmp_path / "ca").sign("a.test")
+    empty = tmp_path / "empty.pem"
+    empty.write_bytes(b"")
+    with pytest.raises(ConfigError, match="must hold certificates"):
+        ServerTLS(ListenerTLS((str(good),), str(empty)))
