@@ -3,6 +3,10 @@ Everything that proxyd itself reports as gone wrong::
 
     ProxydError
     ├── ConfigError                     the configuration: every problem at once
+    ├── StoreError                      the rules that change at run time
+    │   ├── StoreUnusable               this can never be the store
+    │   ├── StoreAway                   it cannot be reached at present
+    │   └── StaleRevision               another change came first
     ├── WebSocketError                  C{connect_websocket}: what is no error of the way there
     │   ├── HandshakeRefused            the server answers with something else than a 101
     │   └── ConnectionClosed            the connection is over
@@ -80,6 +84,22 @@ class ConfigError(ProxydError):
     def _line(self, problem: Problem) -> str:
         place = ":".join(str(part) for part in (self.source, problem.line) if part not in ("", None))
         return f"{place}: {problem}" if place else str(problem)
+
+
+class StoreError(ProxydError):
+    """Something about the store of rules."""
+
+
+class StoreUnusable(StoreError):
+    """This can never be the store: no such file or database, or one of a newer version."""
+
+
+class StoreAway(StoreError):
+    """The store cannot be reached at present; nothing was changed."""
+
+
+class StaleRevision(StoreError):
+    """The rules have been changed since they were read."""
 
 
 class ExchangeError(ProxydError):
