@@ -154,9 +154,24 @@ class Channel(protocol.Protocol):
         self.site.channels.discard(self)
         self._cancel()
         if self._recording:
-            self.record.failed = self.record.failed or "client went away"
+            self.record.note("client", "connection", "went away")
             self._finish_record()
         self.site.connection_ended()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being served."""
+        return self._state is State.BUSY
+
+    @property
+    def is_request_paused(self) -> bool:
+        """Whether more of the request's body waits until what is there of it has been taken."""
+        return self._responder_full
+
+    @property
+    def is_answer_paused(self) -> bool:
+        """Whether more of the answer waits until the client has taken what is there of it."""
+        return self._client_full
 
     # IPushProducer, for the transport: it is full, or has room
 
@@ -430,7 +445,7 @@ class Channel(protocol.Protocol):
         """Cut the client off."""
         self._keep = self._reading_body = False
         if self._recording:
-            self.record.failed = self.record.failed or "proxyd cut the client off"
+            self.record.note("proxyd", "connection", "cut the client off")
         self._cancel()
         cut_off(self.transport)
 
@@ -516,7 +531,7 @@ class Channel(protocol.Protocol):
                 self._timer.start(CLOSE_S if self._state is State.CLOSING else self.settings.timeouts.body)
                 return
             if self._recording:
-                self.record.failed = self.record.failed or "client took nothing for too long"
+                self.record.note("client", "connection", "took nothing for too long")
             cut_off(self.transport)
         elif self._state is State.BUSY:
             self._keep = False

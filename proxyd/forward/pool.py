@@ -9,6 +9,7 @@ at once; over it, requests wait for one in the order in which they came.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -36,7 +37,18 @@ class Upstream:
     @ivar open: how many connections count towards the limit, those being made included.
     """
 
-    __slots__ = ("_clock", "_endpoint", "_idle", "_retired", "_waiting", "limit", "name", "open", "response_head_size")
+    __slots__ = (
+        "_clock",
+        "_endpoint",
+        "_idle",
+        "_report",
+        "_retired",
+        "_waiting",
+        "limit",
+        "name",
+        "open",
+        "response_head_size",
+    )
 
     def __init__(
         self,
@@ -45,8 +57,10 @@ class Upstream:
         clock: IReactorTime,
         limit: int = 0,
         response_head_size: int = 65536,
+        report: Callable[[bool], None] = lambda succeeded: None,
     ) -> None:
         """
+        @param report: told of each attempt to connect whether it succeeded.
         @param endpoint: reports failures as L{proxyd.errors.UpstreamError}, and within C{connect}'s time.
         """
         self.name = name
@@ -54,10 +68,16 @@ class Upstream:
         self.response_head_size = response_head_size
         self._endpoint = endpoint
         self._clock = clock
+        self._report = report
         self.limit = limit
         self._idle: list[OriginConnection] = []
         self._retired = False
         self._waiting: deque[Deferred[OriginConnection | None]] = deque()
+
+    @property
+    def idle(self) -> int:
+        """How many connections are open and unused."""
+        return len(self._idle)
 
     def take(self) -> OriginConnection | None:
         """
@@ -94,13 +114,19 @@ class Upstream:
 
     def connect_apart(self) -> Deferred[OriginConnection]:
         """A new connection that does not count towards the limit and never returns: for WebSockets."""
-        connecting: Deferred[Any] = self._endpoint.connect(_Factory(self, self._clock, False))
-        return connecting
+        return self._attempt(False)
 
     def _connect(self) -> Deferred[OriginConnection]:
         self.open += 1
-        connecting: Deferred[Any] = self._endpoint.connect(_Factory(self, self._clock, True))
-        return connecting.addErrback(self._not_connected)
+        return self._attempt(True).addErrback(self._not_connected)
+
+    def _attempt(self, counted: bool) -> Deferred[OriginConnection]:
+        connecting: Deferred[Any] = self._endpoint.connect(_Factory(self, self._clock, counted))
+        return connecting.addBoth(self._reported)
+
+    def _reported(self, result: _Result) -> _Result:
+        self._report(not isinstance(result, Failure))
+        return result
 
     def _not_connected(self, failure: Failure) -> Failure:
         self.lost_one()

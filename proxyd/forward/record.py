@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from proxyd.errors import ExchangeError
+from itertools import count
+
+from proxyd.errors import ExchangeError, UpstreamError
 from proxyd.http.head import RequestHead
+
+_numbers = count(1)
 
 
 class Record:
@@ -17,10 +21,15 @@ class Record:
     @ivar sent: octets of the answer's body, or of WebSocket frames to the client.
     @ivar received: octets of the request's body, or of WebSocket frames from the client.
     @ivar duration: seconds until all was done.
+    @ivar user: who asks, if that was found out.
     @ivar rule_id: the rule that took the request.
     @ivar origin: the authority that was asked.
     @ivar origin_s: seconds until the origin's head was there.
     @ivar counted: it counts towards the limit of its client's address.
+    @ivar number: no other exchange of this process has the same.
+    @ivar relayed: of a WebSocket that has ended: frames and octets from the client, frames and octets from the origin.
+    @ivar failed_party: C{client}, C{proxyd}, C{origin} or C{proxy}.
+    @ivar failed_stage: what was being done: C{request}, C{connection}, C{websocket}, or an L{UpstreamError}'s.
     @ivar failed: who failed, and how: C{origin connect_failed ...}; empty when nobody did.
     """
 
@@ -29,14 +38,19 @@ class Record:
         "counted",
         "duration",
         "failed",
+        "failed_party",
+        "failed_stage",
         "head",
+        "number",
         "origin",
         "origin_s",
         "received",
+        "relayed",
         "rule_id",
         "sent",
         "started",
         "status",
+        "user",
     )
 
     def __init__(self, head: RequestHead | None, client: str, started: float) -> None:
@@ -47,13 +61,23 @@ class Record:
         self.sent = 0
         self.received = 0
         self.duration = 0.0
+        self.user = ""
         self.rule_id = ""
         self.origin = ""
         self.origin_s: float | None = None
         self.counted = False
-        self.failed = ""
+        self.number = next(_numbers)
+        self.relayed = (0, 0, 0, 0)
+        self.failed = self.failed_party = self.failed_stage = ""
 
     def fail(self, error: ExchangeError) -> None:
-        """Note who failed; the first failure is the one that counts."""
+        """Note an error that proxyd answers, or would answer."""
+        stage = error.stage if isinstance(error, UpstreamError) else "request"
+        self.note(error.party, stage, f"{error.error_type}: {error}")
+
+    def note(self, party: str, stage: str, text: str) -> None:
+        """Note who failed, and at what; the first failure is the one that counts."""
         if not self.failed:
-            self.failed = f"{error.party} {error.error_type}: {error}"
+            self.failed = f"{party} {text}"
+            self.failed_party = party
+            self.failed_stage = stage

@@ -163,6 +163,7 @@ class Follower:
     @ivar is_shut: nothing is forwarded any more.
     @ivar octets: how many have been forwarded.
     @ivar messages: how many messages' last frames have been seen.
+    @ivar others: how many other frames: fragments and control frames.
     @ivar swallowed: how many pongs were answers to our own pings.
     """
 
@@ -180,6 +181,7 @@ class Follower:
         "is_shut",
         "messages",
         "octets",
+        "others",
         "swallowed",
     )
 
@@ -196,12 +198,17 @@ class Follower:
         self._held = b""
         self._message_size = 0
         self._is_halting = self.is_shut = self._is_over = False
-        self.octets = self.messages = self.swallowed = 0
+        self.octets = self.messages = self.others = self.swallowed = 0
 
     @property
     def is_between_frames(self) -> bool:
         """Whether what has been forwarded ends with a frame."""
         return not self._left
+
+    @property
+    def frames(self) -> int:
+        """How many frames have been seen, proxyd's own pongs left out."""
+        return self.messages + self.others
 
     def halt(self) -> None:
         """Stop at the end of the frame that is on its way; there must be one."""
@@ -279,11 +286,14 @@ class Follower:
                     break
                 if not first & _FIN:
                     self._expected = grammar.continuations
+                    self.others += 1
                 elif first & _OPCODE < 0x3 or self._expected is grammar.starts:
                     # What an extension puts inside a message does not end it.
                     self._expected = grammar.starts
                     self._message_size = 0
                     self.messages += 1
+                else:
+                    self.others += 1
                 is_active = True
                 at = payload + grammar.mask_size + length
             elif first in grammar.controls:
@@ -294,10 +304,12 @@ class Follower:
                 if end > size:
                     self._held = data[at:]
                     break
+                self.others += 1
                 if first & _OPCODE == PONG:
                     is_active = True
                     if self._mark and length == len(self._mark) and self._payload(data, payload, end) == self._mark:
                         self.swallowed += 1
+                        self.others -= 1
                         kept += data[start:at]
                         start = end
                 elif first & _OPCODE == CLOSE:

@@ -35,7 +35,10 @@ class Record(Protocol):
     sent: int
     received: int
     duration: float
-    failed: str
+    relayed: tuple[int, int, int, int]
+
+    def note(self, party: str, stage: str, text: str) -> None:
+        """Note who failed."""
 
 
 class Site(Protocol):
@@ -156,9 +159,8 @@ class Relay:
         self.origin.abort()
 
     def note(self, end: End, text: str) -> None:
-        """Remember who failed; the first failure is the one that counts."""
-        if not self.record.failed:
-            self.record.failed = f"{'origin' if end.is_origin else 'client'} {text}"
+        """A side failed."""
+        self.record.note("origin" if end.is_origin else "client", "websocket", text)
 
     def closing(self) -> None:
         """A side got nearer to its end: it has L{CLOSE_S} for the next step."""
@@ -179,6 +181,7 @@ class Relay:
         self._relays.live.discard(self)
         record.received = client.follower.octets
         record.sent = origin.follower.octets
+        record.relayed = (client.follower.frames, record.received, origin.follower.frames, record.sent)
         record.duration = self._relays.clock.seconds() - record.started
         # Nothing of this is left for the garbage collector.
         del self._timer
