@@ -13,12 +13,14 @@ Everything that proxyd itself reports as gone wrong::
     └── ExchangeError                   one request cannot be served
         ├── RequestError          400   what the client sent
         │   ├── BadTarget         400   its request-target
+        │   ├── Unauthorized      401   it does not show who asks
         │   └── LimitExceeded     4xx   408, 413, 414, 429, 431
         ├── NoRuleMatches         404
         ├── UpgradeForbidden      403   an Origin that the rule does not accept
         ├── MatchTooSlow          500   the patterns took longer than they may
         ├── RuleUnusable          502   an unset variable, a file that cannot be read
         ├── OverCapacity          503   limits, draining
+        ├── AuthUnavailable       503   who asks cannot be found out at present
         └── UpstreamError         502   the origin, or the way to it
             ├── ConnectFailed     502   no connection
             ├── TLSFailed         502   no TLS that can be trusted
@@ -143,6 +145,22 @@ class BadTarget(RequestError):
     """A request-target, or the path that a rewrite made of it, is not acceptable."""
 
 
+class Unauthorized(RequestError):
+    """
+    The request does not show who asks, or not credibly.
+
+    The text is the same whatever was wrong: who tries learns nothing from it.
+    """
+
+    error_type = "http_request_denied"
+
+    def __init__(self, challenge: bytes) -> None:
+        """
+        @param challenge: the value of C{WWW-Authenticate} (RFC 9110 section 11.6.1).
+        """
+        super().__init__("Authentication is required.", 401, ((b"WWW-Authenticate", challenge),))
+
+
 class LimitExceeded(RequestError):
     """The request is larger, slower or more frequent than it may be."""
 
@@ -192,6 +210,14 @@ class OverCapacity(ExchangeError):
     status = 503
     error_type = "connection_limit_reached"
     public = "The proxy is busy. Try again later."
+
+
+class AuthUnavailable(ExchangeError):
+    """The authentication server that decides does not: it cannot be reached, or its answer is none."""
+
+    status = 503
+    error_type = "destination_unavailable"
+    public = "The proxy cannot find out at present who may see this. Try again later."
 
 
 class UpstreamError(ExchangeError):

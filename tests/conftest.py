@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.postgres import Postgres
 from tests.support.proxy import Proxy
 from tests.support.wire import Origin, Wire
 
@@ -93,3 +94,18 @@ def own_origin() -> Iterator[Origin]:
     one = Origin()
     yield one
     one.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The one PostgreSQL of this session."""
+    one = Postgres()
+    yield one
+    one.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> Postgres:
+    """A PostgreSQL that runs, whatever the test before has done to it."""
+    postgres_server.start()
+    return postgres_server

@@ -77,6 +77,20 @@ def valid_value(value: bytes) -> bool:
     return _VALUE.fullmatch(value) is not None
 
 
+# What an octet of a name becomes in the environment of a CGI or WSGI application, as some servers have it:
+# letters and digits in one case, all else alike.
+_CANONICAL = bytes(ord(chr(octet).lower()) if chr(octet).isalnum() and octet < 128 else 0x2D for octet in range(256))
+
+
+def canonical(name: bytes) -> bytes:
+    """
+    The name of a field, the same for all spellings that an application may take for one another.
+
+    C{X-User}, C{x_user} and C{X.User} are all C{x-user}.
+    """
+    return name.translate(_CANONICAL)
+
+
 def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
     """
     The values of one field, line by line.

@@ -16,6 +16,7 @@ from typing import Any
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -33,6 +34,7 @@ from twisted.internet.error import (
     UnknownHostError,
 )
 from twisted.internet.interfaces import (
+    IAddress,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
@@ -50,6 +52,7 @@ from proxyd.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from proxyd.outbound.guard import Guard, GuardedEndpoint
 from proxyd.outbound.pac import GivenUpOn, PacEndpoint, PacEvaluator, PacRoute, pac_error
 from proxyd.outbound.resolving import ResolvingEndpoint
 from proxyd.outbound.tls import TLSEndpoint, client_tls
@@ -89,6 +92,7 @@ class Route:
     @ivar endpoint: a client endpoint string in place of all three.
     @ivar tls: L{None} is plain text.
     @ivar proxy: what it is reached through; L{None} is nothing.
+    @ivar guarded: it must not lead to where L{proxyd.outbound.guard} says.
     """
 
     host: str
@@ -97,6 +101,7 @@ class Route:
     endpoint: str | None = None
     tls: TLSSettings | None = None
     proxy: ProxySettings | PacRoute | None = None
+    guarded: bool = False
 
     @property
     def name(self) -> str:
@@ -112,10 +117,16 @@ class OriginEndpoint:
     """The endpoint of a route, with a deadline and errors of our own."""
 
     def __init__(
-        self, reactor: Any, route: Route, timeout: float, evaluator: Callable[[PacSource], PacEvaluator] | None = None
+        self,
+        reactor: Any,
+        route: Route,
+        timeout: float,
+        evaluator: Callable[[PacSource], PacEvaluator] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """
         @param evaluator: gives what evaluates a script, for routes that a script says.
+        @param guard: for routes that are guarded.
         @param timeout: seconds for everything; 0 is never.
 
         @raise RuleUnusable: the endpoint string, or a file for TLS, is bad.
@@ -124,14 +135,15 @@ class OriginEndpoint:
         self._name = route.name
         self._timeout = timeout
         self._proxy = route.proxy
+        guard = guard if route.guarded else None
         if isinstance(route.proxy, PacRoute):
             if evaluator is None:
                 raise RuleUnusable(f"nothing evaluates {route.proxy.source.location} here")
             self._endpoint = _pac_endpoint(
-                reactor, route, route.proxy, timeout or FOREVER_S, evaluator(route.proxy.source)
+                reactor, route, route.proxy, timeout or FOREVER_S, evaluator(route.proxy.source), guard
             )
         else:
-            self._endpoint = _endpoint(reactor, route, timeout or FOREVER_S)
+            self._endpoint = _endpoint(reactor, route, timeout or FOREVER_S, guard)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
@@ -193,24 +205,26 @@ class _Hop:
 
 
 def _pac_endpoint(
-    reactor: Any, route: Route, way: PacRoute, timeout: float, evaluator: PacEvaluator
+    reactor: Any, route: Route, way: PacRoute, timeout: float, evaluator: PacEvaluator, guard: Guard | None
 ) -> IStreamClientEndpoint:
     def candidate(proxy: ProxySettings | None, count: int) -> IStreamClientEndpoint:
         # A candidate that is silent leaves the others their share of the time.
-        return _endpoint(reactor, replace(route, proxy=proxy), timeout / count)
+        return _endpoint(reactor, replace(route, proxy=proxy), timeout / count, guard)
 
     return PacEndpoint(evaluator, way, route.host, route.port, candidate)
 
 
-def _endpoint(reactor: Any, route: Route, timeout: float) -> IStreamClientEndpoint:
+def _endpoint(reactor: Any, route: Route, timeout: float, guard: Guard | None) -> IStreamClientEndpoint:
     name, proxy, tls = route.name, route.proxy, route.tls
     if not isinstance(proxy, ProxySettings):
-        plain = _directly(reactor, route, timeout)
+        is_tcp = route.endpoint is None and route.socket is None
+        target = _address(route.host, route.port) if is_tcp else None
+        plain = _guarded(_directly(reactor, route, timeout), guard, target)
         if tls is None:
             return _Hop(plain, "connect", lambda cause: _direct_error(cause, name))
         creator = _creator(name, tls.name, tls.verify, tls.ca, tls.certificate, tls.key)
         return _Hop(TLSEndpoint(plain, creator, reactor), "connect", lambda cause: _direct_error(cause, name))
-    tunnel = through(reactor, proxy, route.host, route.port, timeout)
+    tunnel = through(reactor, proxy, route.host, route.port, timeout, guard)
     if tls is None:
         return tunnel
     creator = _creator(name, tls.name, tls.verify, tls.ca, tls.certificate, tls.key)
@@ -245,15 +259,32 @@ def host_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStream
     return HostnameEndpoint(reactor, host, port, timeout=timeout)
 
 
-def through(reactor: Any, proxy: ProxySettings, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+def _guarded(
+    endpoint: IStreamClientEndpoint, guard: Guard | None, target: IAddress | None = None
+) -> IStreamClientEndpoint:
+    return endpoint if guard is None else GuardedEndpoint(endpoint, guard, target)
+
+
+def _address(host: str, port: int) -> IAddress | None:
+    """The address that a host is, where it is no name."""
+    if isIPAddress(host):
+        return IPv4Address("TCP", host, port)
+    return IPv6Address("TCP", host, port) if isIPv6Address(host) else None
+
+
+def through(
+    reactor: Any, proxy: ProxySettings, host: str, port: int, timeout: float, guard: Guard | None = None
+) -> IStreamClientEndpoint:
     """
     A target through a proxy, without TLS of its own.
+
+    @param guard: says where neither the proxy nor a target that is an address may be.
 
     @raise RuleUnusable: a file for TLS to the proxy is bad, or the proxy cannot be asked for this target.
     """
     called = proxy.name
     to_proxy: IStreamClientEndpoint = _Hop(
-        host_endpoint(reactor, proxy.host, proxy.port, timeout),
+        _guarded(host_endpoint(reactor, proxy.host, proxy.port, timeout), guard, _address(proxy.host, proxy.port)),
         "initializing",
         lambda cause: ProxyConnectionRefused(
             f"the proxy {called} could not be reached: {cause}", stage="initializing", error_type=_tcp_type(cause)
@@ -273,21 +304,20 @@ def through(reactor: Any, proxy: ProxySettings, host: str, port: int, timeout: f
         )
     try:
         if not proxy.is_socks:
-            return TunnelEndpoint(to_proxy, host, port, proxy.connect_fields())
-        return _socks(reactor, to_proxy, proxy, host, port)
+            return _guarded(TunnelEndpoint(to_proxy, host, port, proxy.connect_fields()), guard, _address(host, port))
+        return _socks(reactor, to_proxy, proxy, host, port, guard)
     except ValueError as error:
         raise RuleUnusable(f"{host}:{port} cannot be asked for through {called}: {error}") from error
 
 
 def _socks(
-    reactor: Any, to_proxy: IStreamClientEndpoint, proxy: ProxySettings, host: str, port: int
+    reactor: Any, to_proxy: IStreamClientEndpoint, proxy: ProxySettings, host: str, port: int, guard: Guard | None
 ) -> IStreamClientEndpoint:
     version = 4 if proxy.scheme.startswith("socks4") else 5
 
-    def endpoint(address: str) -> SocksEndpoint:
-        return SocksEndpoint(
-            to_proxy, address, port, version=version, user=proxy.user, password=proxy.password
-        )
+    def endpoint(host: str) -> IStreamClientEndpoint:
+        through = SocksEndpoint(to_proxy, host, port, version=version, user=proxy.user, password=proxy.password)
+        return _guarded(through, guard, _address(host, port))
 
     if proxy.scheme in ("socks4a", "socks5h") or isIPAddress(host) or isIPv6Address(host):
         return endpoint(host)

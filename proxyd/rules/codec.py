@@ -27,6 +27,7 @@ from pydantic import (
 
 from proxyd.errors import ConfigError, Problem
 from proxyd.http.fields import HOP_BY_HOP, valid_name, valid_value
+from proxyd.rules.auth import AuthField, auth_from, mapping_from_auth
 from proxyd.rules.globs import PublicRoutes, compile_glob
 from proxyd.rules.model import OriginTemplate, Rule, RuleLimits, RuleTimeouts, TargetTLS, variables_in
 from proxyd.rules.pattern import Pattern, Template
@@ -41,6 +42,9 @@ from proxyd.rules.proxy import (
     parse_proxy,
     parse_proxy_url,
 )
+
+MAX_ORDER: Final = 1_000_000_000
+"""The largest C{order}, and the smallest below zero."""
 
 MAX_NAME: Final = 200
 """The longest name of a rule, characters."""
@@ -165,12 +169,6 @@ def _proxy_kind(value: object) -> str:
     return "<mapping>" if isinstance(value, dict | ProxyDocument) else "<text>"
 
 
-def _no_auth(value: object) -> object:
-    if value not in ("none", None):
-        raise ValueError("must be none; authentication is not available yet")
-    return value
-
-
 def _no_rate(value: object) -> object:
     if value is not None:
         raise ValueError("must be null; rate limits are not available yet")
@@ -191,7 +189,6 @@ Located = Callable[[str | None], str | None]
 """From the name of a file as it is written to where it is."""
 
 FileName = Annotated[str, AfterValidator(_file_name)]
-NoAuth = Annotated[Any, AfterValidator(_no_auth)]
 NoRate = Annotated[Any, AfterValidator(_no_rate)]
 
 _Glob = Annotated[str, AfterValidator(_valid_glob)]
@@ -333,9 +330,9 @@ class RuleDocument(Document):
     ws: bool = True
     headers: _Headers = {}
     public_routes: _Routes | None = None
-    auth: NoAuth = None
+    auth: AuthField = None
     enabled: bool = True
-    order: int | None = None
+    order: Annotated[int, Field(ge=-MAX_ORDER, le=MAX_ORDER)] | None = None
     base: Annotated[str, AfterValidator(_one_line)] | None = None
     relative_paths: bool = False
     proxy: ProxyField = None
@@ -392,6 +389,7 @@ def _rule(document: RuleDocument, rule_id: str, located: Located) -> Rule:
         ws=document.ws,
         headers=tuple(document.headers.items()),
         public_routes=None if document.public_routes is None else PublicRoutes(document.public_routes),
+        auth=auth_from(document.auth, lambda name: located(name) or ""),
         enabled=document.enabled,
         order=document.order,
         base=document.base,
@@ -419,7 +417,7 @@ def mapping_from_rule(rule: Rule) -> dict[str, Any]:
         "ws": rule.ws,
         "headers": dict(rule.headers),
         "publicRoutes": None if rule.public_routes is None else rule.public_routes.to_mapping(),
-        "auth": None,
+        "auth": mapping_from_auth(rule.auth),
         "enabled": rule.enabled,
         "order": rule.order,
         "base": rule.base,

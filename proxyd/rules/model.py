@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import idna
@@ -16,6 +16,10 @@ from proxyd.errors import RuleUnusable
 from proxyd.rules.globs import PublicRoutes
 from proxyd.rules.pattern import Pattern, Template
 from proxyd.rules.proxy import Proxy
+
+if TYPE_CHECKING:
+    # The URLs there are read by what is here.
+    from proxyd.rules.auth import Auth
 
 DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443, "http+unix": 80}
 """The schemes of targets, with the port that goes without saying."""
@@ -270,8 +274,10 @@ class Rule:
     @ivar rewrite: the template of the new path, or C{None}: the path stays as it came.
     @ivar origins: what C{Origin} may be on upgrades; empty for anything.
     @ivar headers: names and values to set on the request to the target, C{None} to remove.
+    @ivar auth: how requests are authenticated, L{None} for the service's way.
     @ivar order: the place among the dynamic rules, C{None} for the last.
     @ivar proxy: how the target is reached, L{None} for the service's way.
+    @ivar dynamic: it came at run time, from somebody who may not reach everything that this machine does.
     """
 
     id: str
@@ -286,6 +292,7 @@ class Rule:
     ws: bool = True
     headers: tuple[tuple[str, str | None], ...] = ()
     public_routes: PublicRoutes | None = None
+    auth: Auth | None = None
     enabled: bool = True
     order: int | None = None
     base: str | None = None
@@ -295,6 +302,7 @@ class Rule:
     endpoint: str | None = None
     timeouts: RuleTimeouts = field(default_factory=RuleTimeouts)
     limits: RuleLimits = field(default_factory=RuleLimits)
+    dynamic: bool = False
 
     @property
     def variables(self) -> tuple[str, ...]:

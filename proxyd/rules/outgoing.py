@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from proxyd.errors import UpgradeForbidden
-from proxyd.http.fields import HOP_BY_HOP, Fields, serialize, tokens, trailers_to_forward, values
+from proxyd.http.fields import HOP_BY_HOP, Fields, canonical, serialize, tokens, trailers_to_forward, values
 from proxyd.http.forwarded import FORWARDING, via
 from proxyd.http.head import RequestHead
 from proxyd.http.target import Target, check_rewritten, join
@@ -29,13 +29,21 @@ class Outgoing:
     @ivar url: its target, variables replaced.
     """
 
-    __slots__ = ("_changed", "_dropped", "_host", "_origin", "_own", "_set", "_upgrade_origin", "rule", "url")
+    __slots__ = (
+        "_changed", "_dropped", "_host", "_origin", "_own", "_set", "_upgrade_origin", "_withheld", "rule", "url"
+    )  # fmt: skip
 
-    def __init__(self, rule: Rule, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, rule: Rule, environment: Mapping[str, str], withheld: frozenset[bytes] = frozenset()
+    ) -> None:
         """
+        @param withheld: further fields that clients' requests never bring to
+            the origin server in any spelling, in the form of L{canonical}.
+
         @raise proxyd.errors.RuleUnusable: a variable is not set, or its value cannot be used.
         """
         self.rule = rule
+        self._withheld = withheld
         self.url: TargetURL = rule.target.resolve(environment)
         own = header_fields(rule, environment)
         names = {name.lower() for name, _ in own}
@@ -114,7 +122,18 @@ class Outgoing:
         @param connection: the members of the request's C{Connection}.
         """
         kept = trailers_to_forward(trailers, connection)
+        if self._withheld:
+            kept = [field for field in kept if canonical(field[0]) not in self._withheld]
         return [field for field in kept if field[0].lower().replace(b"_", b"-") not in self._set]
+
+    def with_granted(self, fields: bytes, granted: Fields) -> bytes:
+        """
+        The same fields, and those that say who was let in; what the rule itself sets or removes stays as it is.
+
+        @param fields: of L{fields} or L{upgrade_fields}.
+        """
+        added = serialize(field for field in granted if canonical(field[0]) not in self._set)
+        return fields[:-2] + added + b"\r\n"
 
     @staticmethod
     def head(request: RequestHead, request_target: bytes, fields: bytes) -> bytes:
@@ -127,17 +146,20 @@ class Outgoing:
         connection = request.connection
         if connection and not dropped.issuperset(connection):
             dropped = dropped.union(connection)
+        given = request.fields
+        if self._withheld:
+            given = [field for field in given if canonical(field[0]) not in self._withheld]
         host = self._host
         if host is None:
             host = request.host_value or self.url.host_value
         lines = [b"Host: %b\r\n" % host]
         if origin:
-            for name, value in request.fields:
+            for name, value in given:
                 lower = name.lower()
                 if lower not in dropped:
                     lines.append(b"%b: %b\r\n" % (name, origin if lower == b"origin" else value))
         else:
-            lines += [b"%b: %b\r\n" % field for field in request.fields if field[0].lower() not in dropped]
+            lines += [b"%b: %b\r\n" % field for field in given if field[0].lower() not in dropped]
         if self._changed:
             forwarding = [field for field in forwarding if field[0].lower() not in self._changed]
         lines += [b"%b: %b\r\n" % field for field in forwarding]

@@ -94,7 +94,7 @@ def combined_line(record: Record, now: float, query: bool) -> str:
     """
     The line that web servers have written since NCSA's, with what a proxy adds at its end::
 
-        client - - [time] "request line" status octets "referer" "user agent" rule=ID origin=AUTHORITY
+        client - user [time] "request line" status octets "referer" "user agent" rule=ID origin=AUTHORITY
         time=TOTAL origin_time=UNTIL_ITS_HEAD failed="who and how"
     """
     request, referer, agent = "-", "-", "-"
@@ -107,8 +107,9 @@ def combined_line(record: Record, now: float, query: bool) -> str:
     origin_time = "-" if record.origin_s is None else f"{record.origin_s:.3f}"
     failed = f' failed="{_quoted(record.failed)}"' if record.failed else ""
     return (
-        f'{record.client or "-"} - - [{at}] "{_quoted(request)}" {record.status or "-"} {record.sent} '
-        f'"{_quoted(referer)}" "{_quoted(agent)}" rule={record.rule_id or "-"} origin={record.origin or "-"} '
+        f'{record.client or "-"} - {_word(record.user) or "-"} [{at}] "{_quoted(request)}" '
+        f'{record.status or "-"} {record.sent} "{_quoted(referer)}" "{_quoted(agent)}" '
+        f"rule={record.rule_id or '-'} origin={record.origin or '-'} "
         f"time={record.duration:.3f} origin_time={origin_time}{failed}\n"
     )
 
@@ -123,6 +124,7 @@ def json_line(record: Record, now: float, query: bool) -> str:
     entry: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z",
         "client": record.client or None,
+        "user": record.user or None,
         "method": None,
         "target": None,
         "host": None,
@@ -165,6 +167,11 @@ def _field(record: Record, name: bytes, default: Any = "-") -> Any:
 
 def _text(octets: bytes) -> str:
     return octets.decode("latin-1")
+
+
+def _word(text: str) -> str:
+    """The same as L{_quoted} in a place without quotes."""
+    return _quoted(text).replace(" ", "\\x20")
 
 
 def _quoted(text: str) -> str:

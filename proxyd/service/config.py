@@ -8,26 +8,36 @@ only, so that nobody believes in a setting that does nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 from twisted.internet.endpoints import clientFromString
 
+from proxyd.control.auth.passwords import read_users
+from proxyd.control.auth.tokens import digest_of
+from proxyd.control.settings import Admin, AdminToken
 from proxyd.errors import ConfigError, Problem, RuleUnusable
+from proxyd.rules.auth import Auth, BasicAuth, BearerAuth, auth_from, token_from
 from proxyd.rules.codec import proxy_from, proxy_tls_from, rule_from_mapping
 from proxyd.rules.model import Rule, expand_variables, variables_in
 from proxyd.rules.problems import problems_in
 from proxyd.rules.proxy import ProxyTLS, Way
+from proxyd.service.listening import is_private
 from proxyd.service.schema import ConfigDocument, Expanded, ListenerDocument
 from proxyd.service.settings import STDOUT, Config, Limits, Listener, ListenerTLS, Log, Outbound, Timeouts
-from proxyd.service.yaml_source import Source
+from proxyd.service.yaml_source import Path, Source
 
 __all__ = ["Config", "Limits", "Listener", "ListenerTLS", "Log", "STDOUT", "Timeouts", "Unreadable", "load"]
 
 _SECTIONS = frozenset(field.alias for field in ConfigDocument.model_fields.values()) - {"listen"}
 """What has a default, so that it may be null: a section whose lines are all commented out."""
+
+
+DEFAULT_STORE = "sqlite:rules.db"
+"""Where rules are kept that come from the admin API."""
 
 
 class Unreadable(ConfigError):
@@ -78,8 +88,16 @@ class _Loading:
         document = self._document({key: part for key, part in value.items() if not (part is None and key in _SECTIONS)})
         given = value.get("rules")
         rules = self._rules(given if isinstance(given, list) else [])
-        listen = () if document is None else tuple(self._listener(*one) for one in enumerate(document.listen))
-        if document is None or self.problems:
+        if document is None:
+            raise ConfigError(self._placed(self.problems), self.path)
+        auth = auth_from(document.auth, self._located)
+        self._check_auth(("auth",), auth)
+        listen = self._listeners(("listen",), document.listen)
+        admin_listen = self._listeners(("admin", "listen"), document.admin.listen)
+        if not document.admin.tokens:
+            self._check_without_tokens(admin_listen)
+        admin = self._admin(document)
+        if self.problems:
             raise ConfigError(self._placed(self.problems), self.path)
         access = document.log.access
         if access not in (None, STDOUT):
@@ -95,7 +113,14 @@ class _Loading:
             rules=tuple(rules.values()),
             source=self.path,
             base=self.base,
+            traceparent=document.traceparent,
+            admin_listen=admin_listen,
+            admin=admin,
+            # Nothing is kept for one who can change nothing, unless another node changes it.
+            store=document.store or (DEFAULT_STORE if admin_listen else "memory:"),
+            store_folder=self.environment.get("STATE_DIRECTORY", "").partition(":")[0] or self.base,
             warnings=self._placed(list(self._warnings(rules))),
+            auth=auth,
         )
 
     def _placed(self, problems: list[Problem]) -> tuple[Problem, ...]:
@@ -146,20 +171,45 @@ class _Loading:
             proxy_from(outbound.proxy, located) or Way.DIRECT, proxy_tls_from(outbound.tls, located) or ProxyTLS()
         )
 
-    def _listener(self, index: int, given: str | ListenerDocument) -> Listener:
+    def _admin(self, document: ConfigDocument) -> Admin:
+        admin = document.admin
+        tokens = []
+        for index, one in enumerate(admin.tokens):
+            plain = token_from(one, self._located)
+            tokens.append(AdminToken(plain.name, plain.token, plain.sha256, plain.file, one.role))
+            self._check_file(("admin", "tokens", index, "file"), None, partial(digest_of, plain))
+        return Admin(
+            base=admin.base,
+            tokens=tuple(tokens),
+            hosts=tuple(admin.hosts),
+            variables=tuple(admin.variables),
+            allow=tuple(admin.allow),
+            open_metrics=admin.metrics == "open",
+        )
+
+    def _check_without_tokens(self, listeners: tuple[Listener, ...]) -> None:
+        for index, one in enumerate(listeners):
+            if not is_private(one.endpoint):
+                text = "needs admin.tokens: without them only a UNIX socket or a loopback address may be listened on"
+                self.problems.append(Problem(("admin", "listen", index), text))
+
+    def _listeners(self, path: Path, given: list[str | ListenerDocument]) -> tuple[Listener, ...]:
+        return tuple(self._listener((*path, index), one) for index, one in enumerate(given))
+
+    def _listener(self, place: Path, given: str | ListenerDocument) -> Listener:
         if isinstance(given, str):
             return Listener(given)
         if given.tls is None:
             return Listener(given.endpoint)
-        path: tuple[str | int, ...] = ("listen", index, "tls")
+        path = (*place, "tls")
         if given.endpoint.partition(":")[0] in ("ssl", "tls"):
             self.problems.append(Problem(path, "the endpoint is TLS already; write tcp: there, or leave tls out"))
         client_ca = given.tls.client_ca
         tls = ListenerTLS(
             tuple(map(self._located, given.tls.certificates)), None if client_ca is None else self._located(client_ca)
         )
-        for place, name in enumerate(tls.certificates):
-            self._check_pem((*path, "certificates", place), name)
+        for index, name in enumerate(tls.certificates):
+            self._check_pem((*path, "certificates", index), name)
         self._check_pem((*path, "clientCA"), tls.client_ca)
         return Listener(given.endpoint, tls)
 
@@ -175,6 +225,21 @@ class _Loading:
             return
         if not is_pem:
             self.problems.append(Problem(path, f"{name} is no PEM file (it has no -----BEGIN line)", rule=rule))
+
+    def _check_auth(self, path: tuple[str | int, ...], auth: Auth | None, rule: str | None = None) -> None:
+        """Put it on record when a file of users or of a token is none, with the lines that are wrong."""
+        if isinstance(auth, BasicAuth):
+            self._check_file((*path, "basic", "htpasswd"), rule, partial(read_users, auth.htpasswd))
+        elif isinstance(auth, BearerAuth):
+            for index, token in enumerate(auth.tokens):
+                if token.file is not None:
+                    self._check_file((*path, "bearer", "tokens", index, "file"), rule, partial(digest_of, token))
+
+    def _check_file(self, path: tuple[str | int, ...], rule: str | None, read: Callable[[], object]) -> None:
+        try:
+            read()
+        except ConfigError as error:
+            self.problems += (Problem(path, one.message, rule=rule) for one in error.problems)
 
     def _rules(self, mappings: list[Any]) -> dict[int, Rule]:
         """Return the rules that are good, by their places in the list."""
@@ -193,6 +258,7 @@ class _Loading:
                 self.problems.append(Problem(("rules", index, "id"), text, rule=rule.name))
             for key, name in (("ca", rule.tls.ca), ("certificate", rule.tls.certificate), ("key", rule.tls.key)):
                 self._check_pem(("rules", index, "tls", key), name, rule.name)
+            self._check_auth(("rules", index, "auth"), rule.auth, rule.name)
             if rule.endpoint is not None:
                 try:
                     clientFromString(object(), rule.endpoint)

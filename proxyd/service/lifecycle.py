@@ -1,31 +1,39 @@
 """
 The running service: it listens, reloads, drains and ends::
 
-    startService   listens; a listener that cannot be opened stops the start
+    startService   listens, and accepts when the rules of the store have been read
     reload         new rules and settings for the next request, or none of them
+    use_rules      other rules from the store or the admin API for the next request
     stopService    no new connection; requests finish, WebSockets are told; then the deadline
 """
 
 from __future__ import annotations
 
 import resource
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.defer import Deferred, DeferredLock, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxyd.errors import ConfigError, Problem
+from proxyd.control.auth.passwords import HashingThreads, PasswordChecks
+from proxyd.control.metrics import Metrics
+from proxyd.control.rulebook import DynamicRule
+from proxyd.errors import ConfigError, Problem, StoreError
 from proxyd.forward.record import Record
 from proxyd.forward.site import ProxySite
 from proxyd.interfaces import IAccessLog
+from proxyd.outbound.guard import Guard
+from proxyd.rules.table import RuleTable
 from proxyd.service.access_log import open_access_log
+from proxyd.service.control import ControlPlane, in_force
 from proxyd.service.listening import Certificates, ServerTLS, listen
 from proxyd.service.resource import RulesResource
 from proxyd.service.settings import Config
@@ -41,11 +49,19 @@ DESCRIPTORS_EACH = 2
 """Descriptors for one client's connection: its own, and the one to the origin server."""
 
 
+MANY_RULES = 1000
+"""A table of so many rules takes 10 ms to make: that is done in a thread."""
+
+
 class ProxyService(Service):
     """
     One proxy: its listeners, rules, connections and logs.
 
     @ivar config: what it runs with.
+    @ivar control: its control plane.
+    @ivar restart_needed: the keys of the configuration that were changed since the start and need another one.
+    @ivar reload_error: why the last reload changed nothing, if so.
+    @ivar unusable: called when the store turns out to be none, which is logged already.
     @ivar resource: the root of the Resource tree; C{putChild} mounts others beside the rules.
     @ivar ports: what it listens on, once it does.
     @ivar site: the factory of clients' connections, to listen with on endpoints that the configuration cannot name.
@@ -61,20 +77,37 @@ class ProxyService(Service):
 
         @raise ConfigError: a certificate or the access log cannot be opened.
         """
-        self.config = config = _fitted(config)
+        self.config = self._started_with = config = _fitted(config)
         self.ports: list[IListeningPort] = []
+        self.restart_needed: list[str] = []
+        self.reload_error: str | None = None
+        self.unusable: Callable[[], None] = reactor.stop
         self._reactor = reactor
         self._environment = environment
         self._load = load
         self._access_log = _open_log(config)
         self._relays = Relays(reactor)
-        self._reloading = DeferredLock()
+        self._metrics = Metrics(reactor)
+        self._changing = DeferredLock()
+        self._passwords = PasswordChecks(reactor, HashingThreads(reactor))
+        self._guard = Guard(self._listeners)
+        self._connects: Counter[tuple[str, str]] = Counter()
         self._tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.listen]
-        self.resource = RulesResource(self._snapshot(config), self._relays, reactor)
+        self.resource = RulesResource(self._snapshot(config, RuleTable(config.rules)), self._relays, reactor)
         self.site = ProxySite(self.resource, config, reactor, self._exchange_ended, self._accept)
+        self.control = ControlPlane(reactor, config, environment, self, self._relays, self._metrics)
 
-    def _snapshot(self, config: Config) -> Snapshot:
-        return Snapshot(config, self._environment, Upstreams(self._reactor))
+    def _snapshot(self, config: Config, table: RuleTable) -> Snapshot:
+        upstreams = Upstreams(self._reactor, self._guard, self._connects)
+        return Snapshot(config, table, self._environment, upstreams, self._passwords)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the next request is served by."""
+        return self.resource.snapshot
+
+    def _listeners(self) -> list[IAddress]:
+        return [port.getHost() for port in (*self.ports, *self.control.ports)]
 
     # Start
 
@@ -102,17 +135,35 @@ class ProxyService(Service):
             if failures:
                 problem = Problem(("listen", index), f"cannot listen on {listener.endpoint}: {failures[0].value}")
                 raise ConfigError((problem,), self.config.source)
+        self.control.listen()
+        # Nobody is to be told that there is no rule before the store has been asked.
+        self._accept(False)
 
     def startService(self) -> None:
         Service.startService(self)
         for warning in self.config.warnings:
             log.warn("{warning}", warning=warning)
-        # Only a reactor that runs takes signals: who waits for this line may send one.
-        self._reactor.callWhenRunning(self._tell_ports)
+        self._metrics.start()
+        self.control.open().addCallbacks(self._opened, self._not_opened)
+
+    def _opened(self, _: object) -> None:
+        if self.running:
+            self._accept(True)
+            # Only a reactor that runs takes signals: who waits for this line may send one.
+            self._reactor.callWhenRunning(self._tell_ports)
+
+    def _not_opened(self, failure: Failure) -> None:
+        if failure.check(StoreError):
+            log.critical("the store of rules cannot be used: {error}", error=failure.value)
+        else:
+            log.failure("the store of rules cannot be used", failure)
+        self._reactor.callWhenRunning(self.unusable)
 
     def _tell_ports(self) -> None:
         for port in self.ports:
             log.info("proxyd listens on {address}", address=port.getHost())
+        for port in self.control.ports:
+            log.info("proxyd's admin API listens on {address}", address=port.getHost())
 
     def _accept(self, accepting: bool) -> None:
         for port in self.ports:
@@ -121,46 +172,66 @@ class ProxyService(Service):
 
     # Reload
 
-    def reload(self) -> Deferred[None]:
+    def reload(self) -> Deferred[ConfigError | None]:
         """
         Take a changed configuration for the next requests; a bad one changes nothing, and the log says why.
 
         Reading it takes a second for each thousand rules: it is done in a
         thread, one reload after the other.
 
-        @return: fires when it is done.
+        @return: fires when it is done, with what was wrong.
         """
-        return self._reloading.run(self._reload)
+        return self._changing.run(self._reload)
 
-    def _reload(self) -> Deferred[None]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read_again).addCallbacks(
-            self._take, self._not_reloaded
-        )
+    def _reload(self) -> Deferred[ConfigError | None]:
+        return deferToThreadPool(
+            self._reactor, self._reactor.getThreadPool(), self._read_again, self.control.rulebook.rules
+        ).addCallbacks(self._take, self._not_reloaded)
 
-    def _read_again(self) -> tuple[Config, Snapshot, list[Certificates | None]]:
+    def _read_again(self, dynamic: tuple[DynamicRule, ...]) -> tuple[Config, Snapshot, list[Certificates | None]]:
         """Read all files, in a thread."""
         config = _fitted(self._load())
-        return config, self._snapshot(config), [None if tls is None else tls.read() for tls in self._tls]
+        snapshot = self._snapshot(config, RuleTable(in_force(config.rules, dynamic)))
+        return config, snapshot, [None if tls is None else tls.read() for tls in self._tls]
 
-    def _take(self, read: tuple[Config, Snapshot, list[Certificates | None]]) -> None:
+    def _take(self, read: tuple[Config, Snapshot, list[Certificates | None]]) -> ConfigError | None:
         config, snapshot, certificates = read
         try:
             self._take_log(config)
         except ConfigError as error:
-            self._not_reloaded(Failure(error))
-            return
+            return self._not_reloaded(Failure(error))
         for tls, fresh in zip(self._tls, certificates, strict=True):
             if tls is not None and fresh is not None:
                 tls.use(fresh)
-        if config.listen != self.config.listen:
-            log.warn("changes to listen need a restart; everything else is in force")
         for warning in config.warnings:
             log.warn("{warning}", warning=warning)
         self.config = config
         self.site.use(config)
         old, self.resource.snapshot = self.resource.snapshot, snapshot
         old.upstreams.retire()
+        self.reload_error = None
+        self.restart_needed = _differences(self._started_with, config)
+        if self.restart_needed:
+            keys = " and ".join(self.restart_needed)
+            log.warn("changes to {keys} need a restart; everything else is in force", keys=keys)
         log.info("the configuration was reloaded: {count} rules", count=len(config.rules))
+        return None
+
+    def use_rules(self) -> Deferred[None]:
+        """Serve the next request by the rules of the moment: those of the file, then those of the store."""
+        return self._changing.run(self._use_rules)
+
+    def _use_rules(self) -> Deferred[None]:
+        rules = in_force(self.config.rules, self.control.rulebook.rules)
+        if len(rules) < MANY_RULES:
+            return succeed(RuleTable(rules)).addCallback(self._use_table)
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), RuleTable, rules).addCallback(
+            self._use_table
+        )
+
+    def _use_table(self, table: RuleTable) -> None:
+        self.resource.snapshot = self.resource.snapshot.with_table(table)
+        self.resource.snapshot.take_over()
 
     def _take_log(self, config: Config) -> None:
         if config.log != self.config.log:
@@ -171,13 +242,18 @@ class ProxyService(Service):
         elif self._access_log is not None:
             self._access_log.reopen()
 
-    def _not_reloaded(self, failure: Failure) -> None:
-        if failure.check(ConfigError):
-            log.error("the configuration was not reloaded, the old one stays in force:\n{error}", error=failure.value)
+    def _not_reloaded(self, failure: Failure) -> ConfigError:
+        error = failure.value
+        if isinstance(error, ConfigError):
+            log.error("the configuration was not reloaded, the old one stays in force:\n{error}", error=error)
         else:
             log.failure("the configuration was not reloaded, the old one stays in force", failure)
+            error = ConfigError((Problem((), "an error in proxyd itself, see its log"),), self.config.source)
+        self.reload_error = str(error)
+        return error
 
     def _exchange_ended(self, record: Record) -> None:
+        self._metrics.exchange_ended(record)
         if self._access_log is not None:
             self._access_log.write(record)
 
@@ -193,13 +269,15 @@ class ProxyService(Service):
         ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self.ports]
         self.ports = []
         drained = self.site.drain()
+        ended.append(self.control.drain())
+        self._metrics.stop()
         self._relays.drain()
         deadline = None
         if self.config.timeouts.drain and not drained.called:
             log.info("draining: {count} connections are open", count=self.site.open)
             deadline = self._reactor.callLater(self.config.timeouts.drain, self.stop_at_once)
 
-        def done(result: object) -> None:
+        def done(result: object) -> Deferred[None]:
             if deadline is not None and deadline.active():
                 deadline.cancel()
             self.resource.snapshot.upstreams.retire()
@@ -207,6 +285,7 @@ class ProxyService(Service):
                 self._access_log.close()
             if isinstance(result, Failure):
                 log.failure("ending failed", result)
+            return self.control.rulebook.close()
 
         return gatherResults([*ended, drained]).addBoth(done)
 
@@ -214,7 +293,16 @@ class ProxyService(Service):
         """Cut off what is still open."""
         log.warn("{count} connections are cut off", count=self.site.open)
         self.site.abort()
+        self.control.site.abort()
         self._relays.abort()
+
+
+def _differences(started: Config, now: Config) -> list[str]:
+    """The keys of the configuration that only a start reads, and that have changed."""
+    listen = ("listen", started.listen, now.listen)
+    admin = ("admin", (started.admin_listen, started.admin), (now.admin_listen, now.admin))
+    store = ("store", (started.store, started.store_folder), (now.store, now.store_folder))
+    return [key for key, before, after in (listen, admin, store) if before != after]
 
 
 def _open_log(config: Config) -> IAccessLog | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertifi
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from proxyd.control.api.access import is_loopback
 from proxyd.errors import ConfigError, Problem
 from proxyd.outbound.tls import read_certificates
 from proxyd.service.settings import Listener, ListenerTLS
@@ -127,6 +129,30 @@ def _names(certificate: x509.Certificate) -> list[str]:
     except x509.ExtensionNotFound:
         return []
     return [name.lower() for name in alternatives.get_values_for_type(x509.DNSName)]
+
+
+_INTERFACE = re.compile(r":interface=((?:[^:\\]|\\.)*)")
+
+
+def is_private(endpoint: str) -> bool:
+    """
+    Whether a listener is reached from this machine only, as far as its string says: what cannot be told
+    before it listens (C{systemd:}) counts as well.
+    """
+    kind = endpoint.partition(":")[0]
+    if kind in ("tcp", "tcp6", "ssl"):
+        found = _INTERFACE.search(endpoint)
+        return found is not None and is_loopback(found[1].replace("\\:", ":"))
+    return kind in ("unix", "systemd")
+
+
+def only_ours(endpoint: str) -> str:
+    """
+    @return: the endpoint string, with its UNIX socket for nobody else unless it says for whom.
+    """
+    if endpoint.startswith("unix:") and ":mode=" not in endpoint:
+        return f"{endpoint}:mode=600"
+    return endpoint
 
 
 def with_backlog(endpoint: str) -> str:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
 from zope.interface import implementer
 
-from proxyd.errors import ExchangeError, NoRuleMatches, RequestError
+from proxyd.control.auth.roles import Answered, Authenticator, Granted, Verdict
+from proxyd.errors import ExchangeError, NoRuleMatches
 from proxyd.forward.channel import Channel
 from proxyd.forward.exchange import Exchange
 from proxyd.forward.resources import serve_resource
 from proxyd.forward.roles import Body
-from proxyd.http.fields import serialize, values
 from proxyd.http.forwarded import forwarding
-from proxyd.http.head import METHODS, RequestHead
+from proxyd.http.head import RequestHead, is_bodiless
+from proxyd.http.trace import is_traced, traced
 from proxyd.http.upgrade import is_upgrade
 from proxyd.interfaces import IHeadResource
+from proxyd.rules.model import Match, Rule
 from proxyd.rules.outgoing import Outgoing
+from proxyd.service.last_hop import LIMITED_BY_HOPS, answer_options, answer_trace, is_last_hop
 from proxyd.service.snapshot import Snapshot
 from proxyd.websocket.relays import Relays
 
@@ -56,8 +63,11 @@ class RulesResource(Resource):
             self._take(head, channel)
 
     def _take(self, head: RequestHead, channel: Channel) -> None:
+        self._attempt(self._serve, head, channel)
+
+    def _attempt(self, serve: Callable[[RequestHead, Channel], None], head: RequestHead, channel: Channel) -> None:
         try:
-            self._serve(head, channel)
+            serve(head, channel)
         except ExchangeError as error:
             self._report(error)
             channel.send_error(error)
@@ -83,21 +93,90 @@ class RulesResource(Resource):
     def _serve(self, head: RequestHead, channel: Channel) -> None:
         snapshot = self.snapshot
         target, record = head.target, channel.record
-        is_last_hop = head.method in _LIMITED_BY_HOPS and _is_last_hop(head)
+        if snapshot.config.traceparent and not is_traced(head.fields):
+            head.section, head.memo = b"", None
+            head.fields = traced(head.fields, os.urandom(24))
+        answer: Callable[[Channel], None] | None = None
+        if head.method in LIMITED_BY_HOPS and is_last_hop(head):
+            answer = answer_trace if head.method == b"TRACE" else answer_options
         memo = self._memo(head, channel)
         record.client = memo.client
         per_client = snapshot.config.limits.per_client
         if per_client:
             channel.site.admit(record, per_client)
         if target.form == "asterisk":
-            _answer_options(channel)
+            answer_options(channel)
             return
-        if is_last_hop:
-            (_answer_trace if head.method == b"TRACE" else _answer_options)(channel)
+        authentication = snapshot.authentication
+        if answer is not None and authentication is None:
+            answer(channel)
             return
-        match = snapshot.table.match(target.normal_path, head.host.host if head.host else None, now=self._now)
+        try:
+            match = snapshot.table.match(target.normal_path, head.host.host if head.host else None, now=self._now)
+        except NoRuleMatches as error:
+            if authentication is None:
+                raise
+            # Which paths there are is not for everybody to know.
+            self._ask(authentication.service, head, channel, memo, partial(_end, answer, error))
+            return
         rule = match.rule
         record.rule_id = rule.id
+        if authentication is None:
+            self._forward(snapshot, match, memo, None, head, channel)
+            return
+        authenticator = authentication.of(rule)
+        if authenticator is not None and _is_public(rule, head):
+            authenticator = None
+        if answer is not None:
+            self._ask(authenticator, head, channel, memo, partial(_end, answer, None))
+        else:
+            self._ask(authenticator, head, channel, memo, partial(self._forward, snapshot, match, memo))
+
+    def _ask(
+        self,
+        authenticator: Authenticator | None,
+        head: RequestHead,
+        channel: Channel,
+        memo: _Memo,
+        go_on: Callable[[Granted, RequestHead, Channel], None],
+    ) -> None:
+        """
+        Find out whether the request may go on.  Nothing of its body is read before that.
+
+        @param go_on: called when it may.
+        """
+        if authenticator is None:
+            go_on(_NOBODY, head, channel)
+            return
+        verdict = authenticator.check(head, memo.forwarding)
+        if isinstance(verdict, Granted):
+            channel.record.user = verdict.user
+            go_on(verdict, head, channel)
+            return
+        asking = _Asking(verdict)
+        channel.serve(asking, upgrade=bool(head.upgrade) and is_upgrade(head))
+
+        def answered(result: Verdict | Failure) -> None:
+            if not asking.cancelled:
+                self._attempt(partial(_judge, result, go_on), head, channel)
+
+        verdict.addBoth(answered)
+
+    def _forward(
+        self,
+        snapshot: Snapshot,
+        match: Match,
+        memo: _Memo,
+        granted: Granted | None,
+        head: RequestHead,
+        channel: Channel,
+    ) -> None:
+        """
+        Send the request to its origin server.
+
+        @param granted: what that is told of who asks; L{None} where no request is asked.
+        """
+        target, record, rule = head.target, channel.record, match.rule
         in_use = snapshot.rule_in_use(rule)
         outgoing, upstream = in_use.outgoing, in_use.upstream
         record.origin = upstream.name
@@ -107,14 +186,92 @@ class RulesResource(Resource):
                 raise NoRuleMatches(f"rule {rule.id} takes no upgrades")
             switch = self._relays.upgrade(head, in_use.relaying)
             fields = outgoing.upgrade_fields(head, memo.forwarding, switch.handshake)
+            if granted is not None and granted.fields:
+                fields = outgoing.with_granted(fields, granted.fields)
             octets = outgoing.head(head, request_target, fields)
             exchange = Exchange(channel, upstream, octets, in_use.timeouts, None, switch)
             channel.serve(exchange, upgrade=True)
         else:
-            octets = outgoing.head(head, request_target, memo.fields_by(outgoing, head))
+            fields = memo.fields_by(outgoing, head)
+            if granted is not None and granted.fields:
+                fields = outgoing.with_granted(fields, granted.fields)
+            octets = outgoing.head(head, request_target, fields)
             exchange = Exchange(channel, upstream, octets, in_use.timeouts, in_use.html, trailers=outgoing.trailers)
             channel.serve(exchange, in_use.body_limit)
         exchange.start()
+
+
+_NOBODY = Granted()
+"""Who needs no authentication."""
+
+
+class _Asking:
+    """Answers a request while nobody knows yet who is to answer it."""
+
+    __slots__ = ("_verdict", "cancelled")
+
+    def __init__(self, verdict: Deferred[Verdict]) -> None:
+        self._verdict = verdict
+        self.cancelled = False
+
+    def body_received(self, payload: bytes, ended: bool) -> None:
+        """Nobody has asked for it."""
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self._verdict.cancel()
+
+    def pause(self) -> None:
+        """There is nothing to pause."""
+
+    def resume(self) -> None:
+        """There is nothing to resume."""
+
+
+def _is_public(rule: Rule, head: RequestHead) -> bool:
+    routes = rule.public_routes
+    return routes is not None and routes.is_public(head.target.normal_path, head.method.decode("ascii"))
+
+
+def _judge(
+    result: Verdict | Failure,
+    go_on: Callable[[Granted, RequestHead, Channel], None],
+    head: RequestHead,
+    channel: Channel,
+) -> None:
+    if isinstance(result, Failure):
+        result.raiseException()
+    elif isinstance(result, Answered):
+        _pass_on(result, head, channel)
+    else:
+        channel.record.user = result.user
+        go_on(result, head, channel)
+
+
+def _pass_on(answer: Answered, head: RequestHead, channel: Channel) -> None:
+    """Send an authentication server's answer."""
+    channel.record.origin = answer.origin
+    fields, body = answer.fields, answer.body
+    if body is None:
+        channel.respond(answer.status, answer.reason, fields, Body.NONE)
+    else:
+        fields = [*fields, (b"Content-Length", b"%d" % len(body))]
+        shown = b"" if is_bodiless(answer.status, head.method) else body
+        channel.respond(answer.status, answer.reason, fields, Body.LENGTH, shown)
+
+
+def _end(
+    answer: Callable[[Channel], None] | None,
+    error: ExchangeError | None,
+    granted: Granted,
+    head: RequestHead,
+    channel: Channel,
+) -> None:
+    """Answer what goes no further than to here, now that it may."""
+    if answer is not None:
+        answer(channel)
+    elif error is not None:
+        raise error
 
 
 class _Memo:
@@ -148,39 +305,3 @@ class _Memo:
             self._outgoing = outgoing
             self._fields = outgoing.fields(head, self.forwarding)
         return self._fields
-
-
-# Max-Forwards (RFC 9110 section 7.6.2)
-
-_LIMITED_BY_HOPS = (b"TRACE", b"OPTIONS")
-
-_NOT_TRACED = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
-"""What an answer to C{TRACE} must not show (RFC 9110 section 9.3.8)."""
-
-
-def _is_last_hop(head: RequestHead) -> bool:
-    """Whether the request must go no further; if it may, it may go one hop less far."""
-    lines = values(head.fields, b"max-forwards")
-    if not lines:
-        return False
-    if len(lines) > 1 or not lines[0].isdigit() or len(lines[0]) > 9:
-        raise RequestError("Max-Forwards must be one number.")
-    hops = int(lines[0])
-    if hops:
-        head.section, head.memo = b"", None
-        head.fields = [
-            (name, b"%d" % (hops - 1) if name.lower() == b"max-forwards" else value) for name, value in head.fields
-        ]
-    return not hops
-
-
-def _answer_options(channel: Channel) -> None:
-    channel.respond(204, b"No Content", [(b"Allow", b", ".join(sorted(METHODS)))], Body.NONE)
-
-
-def _answer_trace(channel: Channel) -> None:
-    head = channel.head
-    shown = [field for field in head.fields if field[0].lower() not in _NOT_TRACED]
-    body = b"TRACE %b HTTP/1.%d\r\n%b\r\n" % (head.raw_target, head.minor, serialize(shown))
-    fields = [(b"Content-Type", b"message/http"), (b"Content-Length", b"%d" % len(body))]
-    channel.respond(200, b"OK", fields, Body.LENGTH, body)

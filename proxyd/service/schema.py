@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from twisted.internet.endpoints import serverFromString
 
-from proxyd.rules.codec import FileName, NoAuth, NoRate, ProxyField, ProxyTLSDocument
+from proxyd.control.store.opening import store_problem
+from proxyd.rules.auth import AuthField, TokenDocument, distinct_names
+from proxyd.rules.codec import FileName, NoRate, ProxyField, ProxyTLSDocument
 from proxyd.rules.problems import Document
 from proxyd.service.settings import Limits, Log, Timeouts
 
@@ -17,6 +20,10 @@ MIN_HEAD: Final = 1024
 
 MIN_URI: Final = 64
 """The smallest C{limits.uri}, octets."""
+
+
+_BASE = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*(?:[A-Za-z0-9._~-]+)?")
+_VARIABLES = re.compile(r"[A-Za-z0-9_*?]+")
 
 
 class Expanded(str):
@@ -134,19 +141,52 @@ class _Outbound(Document):
     tls: ProxyTLSDocument = ProxyTLSDocument()
 
 
+def _base(text: str) -> str:
+    if not _BASE.fullmatch(text):
+        raise ValueError("must be a path such as / or /admin/, of letters, digits and . _ ~ -")
+    return text if text.endswith("/") else text + "/"
+
+
+def _variable_glob(text: str) -> str:
+    if not _VARIABLES.fullmatch(text):
+        raise ValueError("must be the name of a variable, or a glob of names such as APP_*")
+    return text
+
+
+def _store(text: str) -> str:
+    problem = store_problem(text)
+    if problem is not None:
+        raise ValueError(problem)
+    return text
+
+
+class _AdminToken(TokenDocument):
+    role: Literal["read", "write"]
+
+
+class _Admin(Document):
+    listen: list[_Listen] = []
+    base: Annotated[_Text, AfterValidator(_base)] = "/"
+    tokens: Annotated[list[_AdminToken], AfterValidator(distinct_names)] = []
+    hosts: list[Annotated[_Text, Field(min_length=1)]] = []
+    variables: list[Annotated[_Text, AfterValidator(_variable_glob)]] = []
+    allow: list[Literal["endpoint", "http+unix", "files", "pac"]] = []
+    metrics: Literal["read", "open"] = "read"
+
+
 class ConfigDocument(Document):
     """The file as users write it (the reference is its documentation); its rules are read one by one."""
 
     listen: Annotated[list[_Listen], Field(min_length=1)]
-    admin: Annotated[Any, _later("the admin API is", {}, {"listen": []})] = None
-    store: Annotated[Any, _later("the rule store is")] = None
+    admin: _Admin = _Admin()
+    store: Annotated[_Text, AfterValidator(_store)] | None = None
     workers: Annotated[Any, BeforeValidator(_number), _later("more than one process is", 1)] = 1
     outbound: _Outbound = _Outbound()
-    auth: NoAuth = None
+    auth: AuthField = None
     timeouts: _Timeouts = _Timeouts()
     limits: _Limits = _Limits()
     trusted_proxies: list[Annotated[_Text, AfterValidator(_network)]] = []
     forwarded: bool = False
-    traceparent: Annotated[Any, _later("trace context is", False)] = False
+    traceparent: bool = False
     log: _Log = _Log()
     rules: list[Any] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from proxyd.control.settings import Admin
 from proxyd.errors import Problem
+from proxyd.rules.auth import Auth
 from proxyd.rules.model import Rule
 from proxyd.rules.proxy import Proxy, ProxyTLS, Way
 
@@ -88,6 +90,11 @@ class Config:
     """
     A whole configuration.
 
+    @ivar auth: how requests are authenticated, unless their rules say otherwise; L{None} is not at all.
+    @ivar admin_listen: where the admin API listens.
+    @ivar store: the URL of where rules that change at run time are kept.
+    @ivar store_folder: where the name of its file begins.
+    @ivar traceparent: whether requests without a trace get one.
     @ivar source: the name of its file.
     @ivar base: the folder where its file names begin.
     @ivar warnings: what is allowed but seldom meant.
@@ -103,4 +110,10 @@ class Config:
     rules: tuple[Rule, ...]
     source: str
     base: str
+    traceparent: bool = False
+    admin_listen: tuple[Listener, ...] = ()
+    admin: Admin = Admin()
+    store: str = field(default="memory:", repr=False)
+    store_folder: str = ""
     warnings: tuple[Problem, ...] = ()
+    auth: Auth | None = None

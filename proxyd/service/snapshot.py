@@ -7,29 +7,43 @@ puts it in the old one's place with one assignment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from proxyd.control.auth.passwords import PasswordChecks
 from proxyd.forward.html import Rewriter
 from proxyd.forward.pool import Upstream
 from proxyd.http.forwarded import TrustedProxies
+from proxyd.outbound.guard import Guard
 from proxyd.outbound.pac import PacEvaluator, PacRoute
 from proxyd.outbound.proxies import proxy_for
 from proxyd.outbound.route import OriginEndpoint, Route, TLSSettings
+from proxyd.rules.auth import Auth
 from proxyd.rules.model import Rule, TargetURL
 from proxyd.rules.outgoing import Outgoing
-from proxyd.rules.proxy import PacSource
+from proxyd.rules.proxy import PacSource, Proxy
 from proxyd.rules.table import RuleTable
+from proxyd.service.authentication import Authentication
 from proxyd.service.settings import Config, Outbound, Timeouts
 from proxyd.websocket.relay import RelayOptions
 
 
 class Upstreams:
-    """The connections to all origin servers: one L{Upstream} for each way to one."""
+    """
+    The connections to all origin servers: one L{Upstream} for each way to one.
 
-    def __init__(self, reactor: Any) -> None:
+    @ivar connects: how often a connection was made, by the proxy on the way and the outcome.
+    """
+
+    def __init__(self, reactor: Any, guard: Guard, connects: Counter[tuple[str, str]]) -> None:
+        """
+        @param guard: says where rules that change at run time must not lead.
+        """
+        self.connects = connects
         self._reactor = reactor
+        self._guard = guard
         self._by_route: dict[tuple[Route, float], Upstream] = {}
         self._evaluators: dict[PacSource, PacEvaluator] = {}
 
@@ -42,8 +56,10 @@ class Upstreams:
         key = route, connect_timeout
         upstream = self._by_route.get(key)
         if upstream is None:
-            endpoint = OriginEndpoint(self._reactor, route, connect_timeout, self._evaluator)
-            upstream = self._by_route[key] = Upstream(route.name, endpoint, self._reactor)
+            endpoint = OriginEndpoint(self._reactor, route, connect_timeout, self._evaluator, self._guard)
+            upstream = self._by_route[key] = Upstream(
+                route.name, endpoint, self._reactor, report=partial(self._report, _proxy_name(route))
+            )
             if isinstance(route.proxy, PacRoute):
                 # Each connection may go another way: none is kept for a request that the script would send elsewhere.
                 upstream.retire()
@@ -56,12 +72,35 @@ class Upstreams:
             self._evaluators[source] = PacEvaluator(self._reactor, source)
         return self._evaluators[source]
 
+    def _report(self, proxy: str, succeeded: bool) -> None:
+        self.connects[proxy, "ok" if succeeded else "failed"] += 1
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(self._by_route.values())
+
+    def keep(self, used: Iterable[Upstream]) -> None:
+        """Let go of all ways but these; requests under way finish."""
+        kept = set(used)
+        for key, upstream in list(self._by_route.items()):
+            if upstream not in kept:
+                upstream.retire()
+                del self._by_route[key]
+        sources = {key[0].proxy.source for key in self._by_route if isinstance(key[0].proxy, PacRoute)}
+        for source in self._evaluators.keys() - sources:
+            self._evaluators.pop(source).retire()
+
     def retire(self) -> None:
         """Close all connections, each when its exchange is done, and leave no process behind."""
         for evaluator in self._evaluators.values():
             evaluator.retire()
         for upstream in self._by_route.values():
             upstream.retire()
+
+
+def _proxy_name(route: Route) -> str:
+    if isinstance(route.proxy, PacRoute):
+        return "pac"
+    return "direct" if route.proxy is None else route.proxy.name
 
 
 def route_of(rule: Rule, url: TargetURL, outbound: Outbound, environment: Mapping[str, str]) -> Route:
@@ -79,7 +118,7 @@ def route_of(rule: Rule, url: TargetURL, outbound: Outbound, environment: Mappin
         tls = TLSSettings(
             rule.tls.server_name or url.host, rule.secure, rule.tls.ca, rule.tls.certificate, rule.tls.key
         )
-    return Route(url.host, url.port, url.socket, rule.endpoint, tls, proxy)
+    return Route(url.host, url.port, url.socket, rule.endpoint, tls, proxy, rule.dynamic)
 
 
 class RuleInUse:
@@ -87,7 +126,8 @@ class RuleInUse:
     What serving a request needs of the rule that takes it.
 
     @ivar outgoing: what the rule makes of requests.
-    @ivar upstream: the connections to its target.
+    @ivar route: the way to its target.
+    @ivar upstream: the connections by that way.
     @ivar timeouts: the service's, with the rule's own in their place.
     @ivar body_limit: octets of a request's body; 0 is no limit.
     @ivar html: makes what changes a page on its way back.
@@ -96,24 +136,34 @@ class RuleInUse:
     @ivar values: what they were when this was made.
     """
 
-    __slots__ = ("body_limit", "html", "outgoing", "relaying", "timeouts", "upstream", "values", "variables")
+    __slots__ = ("body_limit", "html", "outgoing", "relaying", "route", "timeouts", "upstream", "values", "variables")
 
     variables: tuple[str, ...]
     values: tuple[str | None, ...]
 
-    def __init__(self, rule: Rule, environment: Mapping[str, str], config: Config, upstreams: Upstreams) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        environment: Mapping[str, str],
+        config: Config,
+        upstreams: Upstreams,
+        withheld: frozenset[bytes] = frozenset(),
+    ) -> None:
         """
+        @param withheld: fields that clients' requests never bring to the target.
+
         @raise proxyd.errors.RuleUnusable: the rule cannot be followed.
         """
         own, service = rule.timeouts, config.timeouts
-        self.outgoing = Outgoing(rule, environment)
+        self.outgoing = Outgoing(rule, environment, withheld)
         self.timeouts = Timeouts(
             connect=service.connect if own.connect is None else own.connect,
             response=service.response if own.response is None else own.response,
             body=service.body if own.body is None else own.body,
         )
+        self.route = route_of(rule, self.outgoing.url, config.outbound, environment)
         self.upstream = upstreams.get(
-            route_of(rule, self.outgoing.url, config.outbound, environment),
+            self.route,
             self.timeouts.connect,
             config.limits.per_host,
             config.limits.response_header,
@@ -137,17 +187,70 @@ class Snapshot:
     @ivar table: its rules.
     @ivar trusted: the proxies whose word is believed.
     @ivar upstreams: the connections to its targets.
+    @ivar environment: where variables are taken from.
+    @ivar authentication: who is asked whether a request may go on; L{None} if none is asked about.
     @ivar reported: what the log has said already of rules that cannot be followed.
     """
 
-    def __init__(self, config: Config, environment: Mapping[str, str], upstreams: Upstreams) -> None:
+    def __init__(
+        self,
+        config: Config,
+        table: RuleTable,
+        environment: Mapping[str, str],
+        upstreams: Upstreams,
+        passwords: PasswordChecks,
+        before: Authentication | None = None,
+    ) -> None:
+        """
+        @param table: all rules: those of the file, then those that change at run time.
+        @param passwords: where passwords are checked; it outlives this.
+        @param before: what the same configuration asks about requests with other rules.
+
+        @raise proxyd.errors.ConfigError: a file of users or of a token is none.
+        """
         self.config = config
-        self.table = RuleTable(config.rules)
+        self.table = table
         self.trusted = TrustedProxies(config.trusted_proxies)
         self.upstreams = upstreams
+        self.environment = environment
+        self.passwords = passwords
+        # Kept apart, so that serving a request without it costs one test.
+        self._authentication = Authentication(config, self.table.rules, environment, upstreams, passwords, before)
+        self.authentication = self._authentication if self._authentication.asks else None
         self.reported: set[str] = set()
-        self._environment = environment
         self._in_use: dict[str, RuleInUse] = {}
+
+    def with_table(self, table: RuleTable) -> Snapshot:
+        """
+        @return: the same settings and connections with other rules; what is the same of them stays as it is.
+        """
+        changed = Snapshot(
+            self.config, table, self.environment, self.upstreams, self.passwords, self._authentication
+        )
+        for rule in table.rules:
+            if self.table.by_id.get(rule.id) is rule and rule.id in self._in_use:
+                changed._in_use[rule.id] = self._in_use[rule.id]
+        return changed
+
+    def take_over(self) -> None:
+        """This one is for the next request: let go of the connections that none of its rules has asked for."""
+        used = [in_use.upstream for in_use in self._in_use.values()]
+        self.upstreams.keep([*used, *self._authentication.upstreams])
+
+    @property
+    def forwarded(self) -> bool:
+        """Whether C{Forwarded} is sent."""
+        return self.config.forwarded
+
+    @property
+    def proxy(self) -> Proxy:
+        """The way to targets whose rules name none."""
+        return self.config.outbound.proxy
+
+    @property
+    def auth(self) -> Auth | None:
+        """Authentication for rules that say nothing of it."""
+        return self.config.auth
 
     def rule_in_use(self, rule: Rule) -> RuleInUse:
         """
@@ -158,10 +261,12 @@ class Snapshot:
         known = self._in_use.get(rule.id)
         if known is not None and (not known.variables or known.values == self._values(known.variables)):
             return known
-        made = self._in_use[rule.id] = RuleInUse(rule, self._environment, self.config, self.upstreams)
+        made = self._in_use[rule.id] = RuleInUse(
+            rule, self.environment, self.config, self.upstreams, self._authentication.withheld(rule)
+        )
         made.variables = rule.variables
         made.values = self._values(made.variables)
         return made
 
     def _values(self, variables: tuple[str, ...]) -> tuple[str | None, ...]:
-        return tuple(self._environment.get(name) for name in variables)
+        return tuple(self.environment.get(name) for name in variables)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from proxyd.http.fields import (
     HOP_BY_HOP,
     Fields,
+    canonical,
     end_to_end,
     serialize,
     tokens,
@@ -157,3 +158,10 @@ def test_valid_fields_make_no_line_breaks(fields: Fields) -> None:
     lines = serialize(fields).split(b"\r\n")
     assert len(lines) == len(fields) + 1
     assert not any(octet in line for line in lines for octet in (b"\r", b"\n", b"\0"))
+
+
+@pytest.mark.parametrize("name", [b"X-User1", b"x-user1", b"X_USER1", b"x.user1", b"X~User1"])
+def test_canonical(name: bytes) -> None:
+    """What a CGI application cannot tell apart is the same."""
+    assert canonical(name) == b"x-user1"
+    assert canonical(b"xuser1") != canonical(name)

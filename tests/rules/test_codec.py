@@ -156,7 +156,7 @@ def test_file_names_begin_in_the_folder() -> None:
         ({"publicRoutes": ["api/*"]}, "publicRoutes.0 (rule 'api'): 'api/*' matches no path: paths begin with a slash"),
         ({"publicRoutes": {"get": []}}, "publicRoutes.get (rule 'api'): must be a method in capitals, or ALL"),
         ({"publicRoutes": {"GET": "/a"}}, "publicRoutes.GET (rule 'api'): must be a list, not a string"),
-        ({"auth": {"basic": {}}}, "auth (rule 'api'): must be none; authentication is not available yet"),
+        ({"auth": {"basic": {}}}, "auth.basic.htpasswd (rule 'api'): is required"),
         ({"proxy": "ftp://a"}, "proxy (rule 'api'): has the scheme 'ftp'; a proxy's is one of http, https, socks4"),
         ({"proxy": "a:3128"}, "proxy (rule 'api'): is no proxy URL"),
         ({"proxy": 5}, "proxy (rule 'api'): must be a string, not a number"),
@@ -187,7 +187,7 @@ def test_bad_rules(fields: dict[str, Any], problem: str) -> None:
     assert found.startswith("rules.3." + problem)
 
 
-@pytest.mark.parametrize("fields", [{"auth": "none"}, {"proxy": None}, {"rewrite": ""}, {"limits": {}}])
+@pytest.mark.parametrize("fields", [{"auth": None}, {"proxy": None}, {"rewrite": ""}, {"limits": {}}])
 def test_other_words_for_defaults(fields: dict[str, Any]) -> None:
     """What means the default is accepted."""
     assert rule_from_mapping(MINIMAL | fields, 0) == rule_from_mapping(MINIMAL, 0)

@@ -245,3 +245,17 @@ def test_trailers() -> None:
     rule = outgoing(headers={"X-Key": "secret", "X-User": None})
     trailers = [(b"X-User", b"a"), (b"x_key", b"b"), (b"X_Forwarded_For", b"c"), (b"X-Sum", b"1"), (b"Own", b"2")]
     assert rule.trailers(trailers, (b"own",)) == [(b"X-Sum", b"1")]
+
+
+def test_withheld() -> None:
+    """What an authentication server says is taken from no client, however it is spelled."""
+    withheld = frozenset((b"x-user", b"authorization"))
+    mapping = {"name": "r", "pattern": "^/", "target": "http://a", "headers": {"X-Set": "rule", "X-Null": None}}
+    rule = Outgoing(rule_from_mapping(mapping, 0), {}, withheld)
+    head = request("X-User: a", "x_user: b", "X.USER: c", "Authorization: d", "X-Users: e", "Origin: f")
+    assert lines(rule, head)[2:-4] == ["X-Users: e", "Origin: f"]
+    trailers = [(b"X_User", b"a"), (b"X-Users", b"b")]
+    assert rule.trailers(trailers, ()) == [(b"X-Users", b"b")]
+    granted = [(b"X-User", b"ann"), (b"x_set", b"not the rule's"), (b"X-Null", b"not removed")]
+    for fields in (rule.fields(head, FORWARDING), rule.upgrade_fields(head, FORWARDING, HANDSHAKE)):
+        assert rule.with_granted(fields, granted) == fields[:-2] + b"X-User: ann\r\n\r\n"

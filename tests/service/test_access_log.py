@@ -36,6 +36,17 @@ def test_combined() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("user", "word"), [("ann", "ann"), ("a b\"\n", "a\\x20b\\x22\\x0a"), ("J\xfcrgen", "J\xfcrgen")]
+)
+def test_user(user: str, word: str) -> None:
+    """Who asks is in the third column, as one word whatever it is."""
+    known = record()
+    known.user = user
+    assert combined_line(known, NOW, True).startswith(f"192.0.2.1 - {word} [22/Nov/2026:00:00:00 +0000] ")
+    assert json.loads(json_line(known, NOW, True))["user"] == user
+
+
 def test_combined_unreadable() -> None:
     """What could not be read has no request line."""
     unread = Record(None, "", 0.0)
@@ -51,9 +62,10 @@ def test_json() -> None:
     head = b"GET /a?b HTTP/1.1\r\nHost: h\r\nReferer: http://r/?q\r\nUser-Agent: \xe9\r\n\r\n"
     entry = json.loads(json_line(record(head), NOW, True))
     assert entry == {
-        "time": "2026-11-22T00:00:00.250Z", "client": "192.0.2.1", "method": "GET", "target": "/a?b", "host": "h",
-        "version": "1.1", "status": 200, "sent": 5, "received": 7, "duration": 0.0125, "rule": "r",
-        "origin": "o.test:80", "origin_duration": 0.01, "referer": "http://r/?q", "user_agent": "\xe9", "failed": None,
+        "time": "2026-11-22T00:00:00.250Z", "client": "192.0.2.1", "user": None, "method": "GET",
+        "target": "/a?b", "host": "h", "version": "1.1", "status": 200, "sent": 5, "received": 7, "duration": 0.0125,
+        "rule": "r", "origin": "o.test:80", "origin_duration": 0.01, "referer": "http://r/?q", "user_agent": "\xe9",
+        "failed": None,
     }
     entry = json.loads(json_line(record(head), NOW, False))
     assert (entry["target"], entry["referer"]) == ("/a", "http://r/")

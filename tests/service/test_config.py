@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from proxyd.control.settings import Admin, AdminToken
 from proxyd.errors import ConfigError
+from proxyd.rules.auth import BasicAuth, BearerAuth, Token
 from proxyd.rules.proxy import ProxySettings, ProxyTLS, Way
 from proxyd.service.config import Config, Limits, Listener, ListenerTLS, Log, Timeouts, Unreadable, load
 from proxyd.service.settings import Outbound
@@ -58,6 +60,8 @@ def test_defaults(folder: Folder) -> None:
         rules=(),
         source=str(folder.path / "proxyd.yaml"),
         base=str(folder.path),
+        store="memory:",
+        store_folder=str(folder.path),
     )
 
 
@@ -76,6 +80,40 @@ outbound:
         ProxyTLS(ca=str(folder.path / "ca.pem")),
     )
     assert "p@" not in repr(config)
+
+
+def test_admin(folder: Folder) -> None:
+    """Every setting of the control plane; an admin listener makes the rules last."""
+    text = """
+listen: ['tcp:8080']
+admin:
+  listen: ["tcp:8081:interface=127.0.0.1", "unix:/run/a.sock", {endpoint: "tcp:8443", tls: {certificates: [a.pem]}}]
+  base: /admin
+  tokens: [{name: a, role: write, token: 0123456789abcdef}, {name: b, role: read, sha256: %s}]
+  hosts: [a.test]
+  variables: [APP_*]
+  allow: [files, pac]
+  metrics: open
+traceparent: true
+""" % ("a" * 64)
+    config = folder.load(text)
+    assert [one.endpoint for one in config.admin_listen] == [
+        "tcp:8081:interface=127.0.0.1", "unix:/run/a.sock", "tcp:8443",
+    ]
+    assert config.admin == Admin(
+        base="/admin/",
+        tokens=(
+            AdminToken("a", "0123456789abcdef", None, None, "write"), AdminToken("b", None, "a" * 64, None, "read")
+        ),
+        hosts=("a.test",), variables=("APP_*",), allow=("files", "pac"), open_metrics=True,
+    )
+    assert config.traceparent
+    assert "0123456789abcdef" not in repr(config)
+    assert (config.store, config.store_folder) == ("sqlite:rules.db", str(folder.path))
+    kept = folder.load(text + "store: 'postgresql://u:p@h/d'\n", STATE_DIRECTORY="/var/lib/proxyd:/other")
+    assert (kept.store, kept.store_folder) == ("postgresql://u:p@h/d", "/var/lib/proxyd")
+    listen = "['tcp6:1:interface=\\:\\:1', 'unix:x', 'systemd:domain=INET:index=0']"
+    assert len(folder.load(f"listen: ['tcp:1']\nadmin: {{listen: {listen}}}").admin_listen) == 3
 
 
 def test_every_setting(folder: Folder) -> None:
@@ -115,6 +153,46 @@ rules:
     assert config.warnings == ()
 
 
+def test_authentication(folder: Folder) -> None:
+    """File names are relative to the file, tokens may be variables, and a rule says it in the same way."""
+    (folder.path / "users").write_text(f"ann:$2y$04${'a' * 53}\n")
+    config = folder.load(
+        """
+listen: ["tcp:8080"]
+auth: {basic: {htpasswd: "${FILE}"}}
+rules:
+  - {name: a, pattern: a, target: "http://a", auth: {basic: {htpasswd: users, pass: true}}}
+  - {name: b, pattern: a, target: "http://a", auth: none}
+""",
+        FILE="users",
+    )
+    assert config.auth == BasicAuth(f"{folder.path}/users")
+    assert [rule.auth for rule in config.rules] == [BasicAuth(f"{folder.path}/users", True), "none"]
+    config = folder.load("listen: ['tcp:8080']\nauth: {bearer: {tokens: ['${TOKEN}']}}", TOKEN="a-token-from-outside")
+    assert config.auth == BearerAuth((Token(token="a-token-from-outside"),))
+
+
+def test_bad_authentication_files(folder: Folder) -> None:
+    """Each bad line of each file is named, and nothing of what is in it."""
+    (folder.path / "users").write_text("# users\nann:secret\nbob:{SHA}secret\n")
+    (folder.path / "token").write_text("secret")
+    assert folder.problems("""
+listen: ["tcp:8080"]
+auth: {basic: {htpasswd: users}}
+rules:
+  - name: a
+    pattern: a
+    target: http://a
+    auth: {bearer: {tokens: [{name: t, file: token}]}}
+""") == [
+        f"3: auth.basic.htpasswd: users, line {number} has no bcrypt hash ($2y$, $2b$ or $2a$); htpasswd -B makes them"
+        for number in (2, 3)
+    ] + [
+        "8: rules.0.auth.bearer.tokens.0.file (rule 'a'): token holds no token: "
+        "it must have at least 16 characters, all of them visible ones of ASCII"
+    ]
+
+
 def test_defaults_of_what_is_not_there_yet(folder: Folder) -> None:
     """Sections of later features may stand there with their defaults, and sections may be empty."""
     config = folder.load("""
@@ -137,14 +215,24 @@ rules:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("admin: {listen: ['tcp:1']}", "admin: must be left out: the admin API is not available yet"),
-        ("store: 'sqlite:rules.db'", "store: must be left out: the rule store is not available yet"),
+        ("admin: {listen: ['tcp:1']}", "admin.listen.0: needs admin.tokens"),
+        ("admin: {listen: ['tcp:1:interface=10.0.0.1']}", "admin.listen.0: needs admin.tokens"),
+        ("admin: {base: admin}", "admin.base: must be a path such as / or /admin/"),
+        ("admin: {allow: [everything]}", "admin.allow.0: must be"),
+        ("admin: {variables: ['A B']}", "admin.variables.0: must be the name of a variable, or a glob"),
+        ("admin: {tokens: [{name: a, role: write, token: short}]}", "admin.tokens.0.token: must have at least 16"),
+        ("admin: {tokens: [{name: a, token: 0123456789abcdef}]}", "admin.tokens.0.role: is required"),
+        ("admin: {metrics: closed}", "admin.metrics: must be"),
+        ("store: rules.db", "store: must be 'sqlite:FILE', 'postgresql://…' or 'memory:'"),
         ("workers: auto", "workers: must be left out: more than one process is not available yet"),
         ("workers: true", "workers: must be left out: more than one process is not available yet"),
         ("outbound: {proxy: socks6://a}", "outbound.proxy: has the scheme 'socks6'; a proxy's is one of"),
         ("outbound: {tls: {ca: 5}}", "outbound.tls.ca: must be a string, not a number"),
-        ("auth: {basic: {}}", "auth: must be none; authentication is not available yet"),
-        ("traceparent: true", "traceparent: must be left out: trace context is not available yet"),
+        ("auth: {basic: {}}", "auth.basic.htpasswd: is required"),
+        ("auth: digest", "auth: must be none, or a mapping with basic, bearer or forward"),
+        ("auth: {basic: {htpasswd: missing}}", "auth.basic.htpasswd: "),
+        ("auth: {bearer: {tokens: [{name: a, file: missing}]}}", "auth.bearer.tokens.0.file: "),
+        ("traceparent: 1", "traceparent: must be true or false, not a number"),
         ("limits: {rate: 5}", "limits.rate: must be null; rate limits are not available yet"),
         ("limits: {header: 1023}", "limits.header: must be at least 1024"),
         ("limits: {uri: 63}", "limits.uri: must be at least 64"),

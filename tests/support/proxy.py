@@ -16,9 +16,12 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.support.admin import Admin
 from tests.support.wire import Wire
 
 _LISTENS = re.compile(r"proxyd listens on \S*Address\(.*?port=(\d+)|proxyd listens on UNIXAddress\(")
+
+_ADMIN_LISTENS = re.compile(r"admin API listens on (?:\S*Address\(.*?port=(\d+)|UNIXAddress\()")
 
 PATIENCE_S = 20.0
 """Seconds within which what a test waits for must have come."""
@@ -71,6 +74,7 @@ class Proxy:
     One twistd process that runs proxyd.
 
     @ivar ports: what it listens on, in the order of its configuration.
+    @ivar admin_ports: what its admin API listens on, likewise.
     @ivar folder: where its configuration is.
     @ivar output: what it prints: twistd's log, and the access log unless the configuration says otherwise.
     """
@@ -87,7 +91,7 @@ class Proxy:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.config = folder / "proxyd.yaml"
-        listeners = len(self.write(config)["listen"])
+        whole = self.write(config)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="),
@@ -105,7 +109,9 @@ class Proxy:
             },
         )
         self.output = Output(self.process)
-        self.ports = [int(found[1] or 0) for found in self.output.wait_for(_LISTENS.pattern, listeners)]
+        self.ports = [int(found[1] or 0) for found in self.output.wait_for(_LISTENS.pattern, len(whole["listen"]))]
+        admin = len(whole.get("admin", {}).get("listen", []))
+        self.admin_ports = [int(found[1] or 0) for found in self.output.wait_for(_ADMIN_LISTENS.pattern, admin)]
 
     def write(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -121,6 +127,11 @@ class Proxy:
     def port(self) -> int:
         """The first port."""
         return self.ports[0]
+
+    @property
+    def admin(self) -> Admin:
+        """A caller of the admin API that may write."""
+        return Admin(self.admin_ports[0])
 
     def url(self, path: str = "/") -> str:
         """The URL of a path."""

@@ -1,0 +1,1 @@
+"""The admin API: what may be called, by whom, and what it does."""
