@@ -11,9 +11,11 @@ above it in this list, never what stands below::
     outbound/                       from an origin server, and the way to it, to one endpoint
     forward/                        HTTP between a client and an origin server
     websocket/                      frames between a client and an origin server; a client's own connection
+    control/                        rules that are kept, the admin API and its page, authentication, metrics
     service/                        configuration, Resource tree, logs, lifetime; assembly puts all together
     connect                         connect_websocket(), the public client: a URL and the way to it
     shell                           proxyd connect: lines to messages and back
+    commands/                       proxyd rules, proxyd explain: the admin API from the command line
     tap, cli, demo                  twistd proxyd; the proxyd command; a tiny origin server to try it with
 
 The way of a request::

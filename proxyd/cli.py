@@ -13,6 +13,7 @@ import os
 import sys
 
 from proxyd import shell
+from proxyd.commands import explain, rules
 from proxyd.errors import ConfigError, Problem
 from proxyd.service.config import Unreadable, load
 
@@ -44,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say whether a configuration is good", description=_check.__doc__)
     check.add_argument("file", metavar="FILE", help="the configuration, YAML")
     check.set_defaults(run=_check)
+    explain.add_command(commands)
+    rules.add_command(commands)
     shell.add_command(commands)
     return parser
 

@@ -1,0 +1,1 @@
+"""Subcommands of C{proxyd} that talk to a running proxyd."""
