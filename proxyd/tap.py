@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -65,12 +66,18 @@ def makeService(options: Options) -> IService:
     def stop_at_once(*_: Any) -> None:
         reactor.callFromThread(service.stop_at_once)  # type: ignore[attr-defined]
 
+    def give_up() -> None:
+        # twistd ends with status 0, whatever it was that stopped the reactor.
+        reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        reactor.stop()
+
     def catch_second_signal() -> None:
         signal.signal(signal.SIGTERM, stop_at_once)
         signal.signal(signal.SIGINT, stop_at_once)
 
     signal.signal(signal.SIGHUP, reload)
     reactor.addSystemEventTrigger("before", "shutdown", catch_second_signal)
+    service.unusable = give_up
     parent = _Proxy()
     service.setServiceParent(parent)
     return parent

@@ -131,6 +131,8 @@ class Rulebook:
                     await self._read()
                 else:
                     await self._take(_changed(base, edit.writes, change.revision))
+                    what = "all rules" if change.rule_id is None else f"rule {change.rule_id}"
+                    log.info("{who}: {action} {what}", who=change.who, action=change.action, what=what)
                     return change
         finally:
             self._changing.release()

@@ -41,6 +41,9 @@ from proxyd.websocket.relays import Relays
 
 log = Logger()
 
+CLOSE_S = 2.0
+"""Seconds that calls of the API have to be answered when everything else has ended."""
+
 
 class Service(Protocol):
     """What the control plane asks of the service."""
@@ -68,6 +71,8 @@ class ControlPlane:
 
     @ivar rulebook: these rules.
     @ivar ports: what the admin API listens on, once it does.
+    @ivar tls: the TLS of these, where they have one.
+    @ivar site: the factory of callers' connections.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class ControlPlane:
         store = store_for(reactor, config.store, config.store_folder)
         self.rulebook = Rulebook(reactor, store, permissions, config.base, service.use_rules)
         self._rules_api = RulesAPI(self.rulebook, permissions, lambda: service.config.rules, environment)
-        self._tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.admin_listen]
+        self.tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.admin_listen]
         self.site = ProxySite(self._resource(), config, reactor, lambda record: None, self._accept)
 
     def _resource(self) -> AdminResource:
@@ -121,7 +126,8 @@ class ControlPlane:
             open_paths["/metrics"] = Open(self._exposition)
         else:
             operations.append(Operation("GET", "/metrics", "read", expose, "Metrics for Prometheus", dict))
-        return AdminResource(admin.base, Access(admin, self._reactor), operations, open_paths)
+        access = Access(admin, self._reactor)
+        return AdminResource(admin.base, access, lambda: self.snapshot.trusted, operations, open_paths)
 
     # Life
 
@@ -131,7 +137,7 @@ class ControlPlane:
 
         @raise ConfigError: a listener cannot be opened, or anybody could write there.
         """
-        for index, (listener, tls) in enumerate(zip(self._config.admin_listen, self._tls, strict=True)):
+        for index, (listener, tls) in enumerate(zip(self._config.admin_listen, self.tls, strict=True)):
             failures: list[Failure] = []
             private = Listener(only_ours(listener.endpoint), listener.tls)
             listen(self._reactor, private, self.site, tls).addCallbacks(self.ports.append, failures.append)
@@ -160,11 +166,15 @@ class ControlPlane:
         """
         return Deferred.fromCoroutine(self.rulebook.open())
 
-    def drain(self) -> Deferred[Any]:
-        """Stop listening; fires when all connections to the API have ended."""
+    def close(self) -> Deferred[Any]:
+        """Stop listening, and let go of the store; fires when all connections to the API have ended."""
         ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self.ports]
         self.ports = []
-        return gatherResults([*ended, self.site.drain()])
+        drained = self.site.drain()
+        if not drained.called:
+            hurrying = self._reactor.callLater(CLOSE_S, self.site.abort)
+            drained.addCallback(lambda _: hurrying.cancel() if hurrying.active() else None)
+        return gatherResults([*ended, drained]).addBoth(lambda _: self.rulebook.close())
 
     def _accept(self, accepting: bool) -> None:
         for port in self.ports:

@@ -106,6 +106,10 @@ class ProxyService(Service):
         """What the next request is served by."""
         return self.resource.snapshot
 
+    @property
+    def _all_tls(self) -> list[ServerTLS | None]:
+        return [*self._tls, *self.control.tls]
+
     def _listeners(self) -> list[IAddress]:
         return [port.getHost() for port in (*self.ports, *self.control.ports)]
 
@@ -192,7 +196,7 @@ class ProxyService(Service):
         """Read all files, in a thread."""
         config = _fitted(self._load())
         snapshot = self._snapshot(config, RuleTable(in_force(config.rules, dynamic)))
-        return config, snapshot, [None if tls is None else tls.read() for tls in self._tls]
+        return config, snapshot, [None if tls is None else tls.read() for tls in self._all_tls]
 
     def _take(self, read: tuple[Config, Snapshot, list[Certificates | None]]) -> ConfigError | None:
         config, snapshot, certificates = read
@@ -200,13 +204,14 @@ class ProxyService(Service):
             self._take_log(config)
         except ConfigError as error:
             return self._not_reloaded(Failure(error))
-        for tls, fresh in zip(self._tls, certificates, strict=True):
+        for tls, fresh in zip(self._all_tls, certificates, strict=True):
             if tls is not None and fresh is not None:
                 tls.use(fresh)
         for warning in config.warnings:
             log.warn("{warning}", warning=warning)
         self.config = config
         self.site.use(config)
+        self.control.site.use(config)
         old, self.resource.snapshot = self.resource.snapshot, snapshot
         old.upstreams.retire()
         self.reload_error = None
@@ -269,7 +274,6 @@ class ProxyService(Service):
         ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self.ports]
         self.ports = []
         drained = self.site.drain()
-        ended.append(self.control.drain())
         self._metrics.stop()
         self._relays.drain()
         deadline = None
@@ -277,7 +281,7 @@ class ProxyService(Service):
             log.info("draining: {count} connections are open", count=self.site.open)
             deadline = self._reactor.callLater(self.config.timeouts.drain, self.stop_at_once)
 
-        def done(result: object) -> Deferred[None]:
+        def done(result: object) -> Deferred[Any]:
             if deadline is not None and deadline.active():
                 deadline.cancel()
             self.resource.snapshot.upstreams.retire()
@@ -285,7 +289,8 @@ class ProxyService(Service):
                 self._access_log.close()
             if isinstance(result, Failure):
                 log.failure("ending failed", result)
-            return self.control.rulebook.close()
+            # The API is there as long as there is something to be seen by it.
+            return self.control.close()
 
         return gatherResults([*ended, drained]).addBoth(done)
 
@@ -293,7 +298,6 @@ class ProxyService(Service):
         """Cut off what is still open."""
         log.warn("{count} connections are cut off", count=self.site.open)
         self.site.abort()
-        self.control.site.abort()
         self._relays.abort()
 
 

@@ -171,7 +171,7 @@ def test_methods_and_paths(guarded: Proxy) -> None:
     reply = admin.call("POST", "/api/status")
     assert reply.status == 405 and reply.fields["allow"] == "GET, HEAD"
     assert admin.call("PUT", "/api/rules", RULE).fields["allow"] == "GET, HEAD, POST"
-    assert admin.call("DELETE", "/").status == 405
+    assert admin.call("DELETE", "/healthz").status == 405
     assert admin.call("GET", "/api/none").status == 404
     head = admin.call("HEAD", "/api/rules")
     assert head.status == 200 and head.octets == b"" and int(head.fields["content-length"]) > 2
@@ -201,3 +201,25 @@ def test_keeps_its_connections(guarded: Proxy) -> None:
         call = f"GET /api/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {READER}\r\n\r\n"
         wire.send("GET /api/rules HTTP/1.1\r\nHost: localhost\r\n\r\n" + call * 3)
         assert [wire.read_message().status for _ in range(4)] == [401, 200, 200, 200]
+
+
+def test_the_address_of_a_caller(start: Callable[..., Proxy]) -> None:
+    """Behind a proxy that is trusted, wrong tokens of one client do not lock the others out."""
+    proxy = start(admin={"listen": [LOOPBACK], "tokens": TOKENS}, trustedProxies=["127.0.0.1"])
+    wrong = proxy.admin.with_token("wrong-token-0123456789")
+    assert [wrong.call("GET", "/api/rules", X_Forwarded_For="192.0.2.1").status for _ in range(11)][-1] == 429
+    assert proxy.admin.call("GET", "/api/rules", X_Forwarded_For="192.0.2.1").status == 429
+    assert proxy.admin.call("GET", "/api/rules", X_Forwarded_For="192.0.2.2").status == 200
+
+
+def test_to_the_page(start: Callable[..., Proxy]) -> None:
+    """Without its slash the base leads to the page."""
+    reply = start(admin={"listen": [LOOPBACK], "base": "/admin/"}).admin.call("GET", "/admin")
+    assert (reply.status, reply.fields["location"]) == (308, "/admin/")
+
+
+def test_store_that_is_none(tmp_path: Path) -> None:
+    """A store that can never be one ends the process, with a status and a reason."""
+    assert "no/rules.db" in refused_start(tmp_path, admin={"listen": [LOOPBACK]}, store="sqlite:no/rules.db")
+    (tmp_path / "text").write_text("this is no database, however long it may be" * 100)
+    assert "file is not a database" in refused_start(tmp_path, admin={"listen": [LOOPBACK]}, store="sqlite:text")

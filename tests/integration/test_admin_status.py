@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -385,3 +386,22 @@ def test_traces(start: Callable[..., Proxy], own_origin: Origin) -> None:
         first, second = parents(tracing, own_origin, *fields)
         assert first != second
         assert all(re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", one) for one in (first, second))
+
+
+def test_seen_while_draining(site: Site) -> None:
+    """While it drains it is not ready, and what it waits for can be seen and closed."""
+    one = site.websocket()
+    with site.proxy.connect() as client:
+        client.request("GET", "/slow")
+        with site.origin.accept() as server:
+            server.read_message()
+            site.proxy.terminate()
+            one.client.is_closed(1001)
+            reply = site.admin.call("GET", "/readyz")
+            assert reply.status == 503 and reply.json["draining"] is True
+            assert [live["path"] for live in site.live() if live["kind"] == "http"] == ["/slow"]
+            server.respond("done")
+            assert client.read_message().body == b"done"
+    one.origin.gets_close(1001)
+    one.origin.closes(1001)
+    assert site.proxy.process.wait(20) == -signal.SIGTERM  # as twistd ends

@@ -25,6 +25,7 @@ from proxyd.forward.answers import reason_phrase
 from proxyd.forward.channel import Channel
 from proxyd.forward.roles import Body
 from proxyd.http.fields import Fields, values
+from proxyd.http.forwarded import TrustedProxies, forwarding
 from proxyd.http.head import RequestHead
 from proxyd.interfaces import IHeadResource
 
@@ -53,21 +54,27 @@ class AdminResource(Resource):
     isLeaf = True
 
     def __init__(
-        self, base: str, access: Access, operations: Iterable[Operation], open_paths: dict[str, Open]
+        self,
+        base: str,
+        access: Access,
+        trusted: Callable[[], TrustedProxies],
+        operations: Iterable[Operation],
+        open_paths: dict[str, Open],
     ) -> None:
         """
         @param base: the path that all is under: it begins and ends with a slash.
+        @param trusted: the proxies whose word on who calls is believed.
         @param open_paths: what needs no token, by its path below the base.
         """
         Resource.__init__(self)
         self._base = base.removesuffix("/")
         self._access = access
+        self._trusted = trusted
         self._open = open_paths
         self._routes = [(_expression(one.path), one) for one in operations]
 
     def head_received(self, head: RequestHead, channel: Channel) -> None:
-        record = channel.record
-        record.client = channel.peer
+        channel.record.client = self._client(head, channel)
         responder = _Responder(channel)
         try:
             run = self._find(head, channel)
@@ -81,6 +88,18 @@ class AdminResource(Resource):
         except RequestError as error:
             channel.send_error(error)
 
+    def _client(self, head: RequestHead, channel: Channel) -> str:
+        client, _ = forwarding(
+            head.fields,
+            peer=channel.peer,
+            secure=channel.secure,
+            host=head.host_value,
+            port=channel.port,
+            trusted=self._trusted(),
+            forwarded=False,
+        )
+        return client
+
     def _find(self, head: RequestHead, channel: Channel) -> Callable[[bytes], Any]:
         """
         What answers a request, given its body.
@@ -92,13 +111,17 @@ class AdminResource(Resource):
         path = head.target.normal_path
         if path != self._base and not path.startswith(self._base + "/"):
             raise CallError(404, f"There is nothing here; the admin API is under {self._base}/.")
-        path = path[len(self._base) :] or "/"
+        path = path[len(self._base) :]
+        if path == "":
+            # The page names its parts relative to where it is.
+            location = f"{self._base}/".encode("ascii")
+            raise CallError(308, f"The admin API is under {self._base}/.", fields=[(b"Location", location)])
         if path in self._open:
             if head.method not in (b"GET", b"HEAD"):
                 raise CallError(405, "This can only be read.", fields=[(b"Allow", b"GET, HEAD")])
             read = self._open[path].read
             return lambda octets: read()
-        caller = self._access.caller(head, channel.peer, here)
+        caller = self._access.caller(head, channel.record.client, here)
         operation, parameters = self._operation(path, head, caller)
         return lambda octets: _run(operation, Call(head, caller, parameters, octets))
 
