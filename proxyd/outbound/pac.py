@@ -9,31 +9,22 @@ there is no connection: never a direct one.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import sys
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.internet import protocol
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.error import ProcessTerminated
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from proxyd.errors import ConnectFailed, ProxyConnectionRefused, UpstreamTimeout
-from proxyd.outbound.tunnel import GivenUp
+from proxyd.errors import ProxyConnectionRefused
+from proxyd.outbound.pac_fetch import MAX_SCRIPT, fetch
+from proxyd.outbound.pac_process import Worker
 from proxyd.rules.proxy import PacSource, ProxySettings, ProxyTLS, parse_proxy_url
 
 log = Logger()
-
-EVALUATION_S = 5.0
-"""Seconds for one answer of a script."""
 
 IDLE_S = 60.0
 """Seconds after which an unused worker is ended."""
@@ -49,14 +40,6 @@ STAT_S = 1.0
 
 REFETCH_S = 300.0
 """Seconds after which a URL is read again."""
-
-FETCH_S = 10.0
-"""Seconds to read a URL."""
-
-MAX_SCRIPT: Final = 1024 * 1024
-"""Octets of a script."""
-
-_MAX_LINE: Final = 1024 * 1024
 
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
@@ -120,91 +103,6 @@ def pac_error(source: PacSource, reason: str) -> ProxyConnectionRefused:
     )
 
 
-class _Worker(protocol.ProcessProtocol):
-    """One process, and the one line that it is asked to answer."""
-
-    transport: Any  # IProcessTransport
-
-    def __init__(self, reactor: Any, ended: Callable[[_Worker], None]) -> None:
-        self._reactor = reactor
-        self._ended = ended
-        self._buffer = b""
-        self._asked: Deferred[Any] | None = None
-        self._deadline: Any = None
-        self._seconds = 0.0
-        # Of the environment only what Python needs: a script's process knows no secret.
-        kept = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-        reactor.spawnProcess(
-            self,
-            sys.executable,
-            [sys.executable, "-P", os.path.join(os.path.dirname(os.path.abspath(__file__)), "pac_worker.py")],
-            env={name: os.environ[name] for name in kept if name in os.environ},
-            path="/",
-        )
-
-    @property
-    def pid(self) -> int | None:
-        """The process's number."""
-        pid: int | None = self.transport.pid
-        return pid
-
-    def ask(self, question: dict[str, str]) -> Deferred[Any]:
-        """
-        @return: the answer; fails with L{ValueError}, whose text says why.
-        """
-        asked: Deferred[Any] = Deferred()
-        self._asked = asked
-        self._seconds = EVALUATION_S
-        self._deadline = self._reactor.callLater(self._seconds, self._too_slow)
-        self.transport.write(json.dumps(question).encode("ascii") + b"\n")
-        return asked
-
-    def _too_slow(self) -> None:
-        self.kill()
-        self._settle(Failure(ValueError(f"it took longer than {self._seconds:g} s")))
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if self.transport.pid is not None:
-            self.transport.signalProcess("KILL")
-        self.transport.loseConnection()
-        self._ended(self)
-
-    def _settle(self, result: Any) -> None:
-        asked, self._asked = self._asked, None
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        if asked is None:
-            return
-        if isinstance(result, Failure):
-            asked.errback(result)
-        else:
-            asked.callback(result)
-
-    def outReceived(self, data: bytes) -> None:
-        self._buffer += data
-        line, newline, rest = self._buffer.partition(b"\n")
-        if not newline:
-            if len(self._buffer) > _MAX_LINE:
-                self.kill()
-                self._settle(Failure(ValueError("its answer is too long")))
-            return
-        self._buffer = rest
-        answer = json.loads(line)
-        if "error" in answer:
-            self._settle(Failure(ValueError(str(answer["error"]))))
-        else:
-            self._settle(answer["result"])
-
-    def processEnded(self, reason: Failure) -> None:
-        self._ended(self)
-        cause = reason.value
-        how = "its process ended"
-        if isinstance(cause, ProcessTerminated) and cause.signal is not None:
-            how = f"its process was ended by signal {cause.signal}"
-        self._settle(Failure(ValueError(how)))
-
-
 @dataclass(frozen=True, slots=True)
 class _Key:
     scheme: str
@@ -237,7 +135,7 @@ class PacEvaluator:
         self._waiting: dict[_Key, list[Deferred[Candidates]]] = {}
         self._queue: deque[_Key] = deque()
         self._is_busy = False
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
         self._idle: Any = None
         self._is_retired = False
 
@@ -290,7 +188,7 @@ class PacEvaluator:
             if self._fetching is None and (self._script is None or now - self._looked >= REFETCH_S):
                 self._looked = now
                 # Not set afterwards: it may be over at once.
-                self._fetching = fetching = _fetch(self._reactor, self._source.location)
+                self._fetching = fetching = fetch(self._reactor, self._source.location)
                 fetching.addCallbacks(self._use, self._not_read).addBoth(self._fetched)
         elif self._script is None or now - self._looked >= STAT_S:
             self._looked = now
@@ -366,7 +264,7 @@ class PacEvaluator:
         self._stop_idle()
         if self._worker is None:
             try:
-                self._worker = worker = _Worker(self._reactor, self._worker_ended)
+                self._worker = worker = Worker(self._reactor, self._worker_ended)
             except OSError as error:
                 self._answered(Failure(ValueError(f"its process cannot be started: {error}")), key, script)
                 return
@@ -379,7 +277,7 @@ class PacEvaluator:
         asking.addCallback(lambda result: parse_result(str(result)))
         asking.addBoth(self._answered, key, script)
 
-    def _refused(self, failure: Failure, worker: _Worker) -> Failure:
+    def _refused(self, failure: Failure, worker: Worker) -> Failure:
         if self._worker is worker:
             self._end_worker()
         return failure
@@ -404,7 +302,7 @@ class PacEvaluator:
 
     # The worker
 
-    def _worker_ended(self, worker: _Worker) -> None:
+    def _worker_ended(self, worker: Worker) -> None:
         if self._worker is worker:
             self._worker = None
             self._stop_idle()
@@ -418,118 +316,3 @@ class PacEvaluator:
         self._stop_idle()
         if self._worker is not None:
             self._worker.kill()
-
-
-class _Body(protocol.Protocol):
-    """The body of an answer, up to a size."""
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self._octets = b""
-        self.read: Deferred[bytes] = Deferred(lambda _: self.transport.loseConnection())
-
-    def dataReceived(self, data: bytes) -> None:
-        self._octets += data
-        if len(self._octets) > MAX_SCRIPT and not self.read.called:
-            self.read.errback(ValueError(f"it is longer than {MAX_SCRIPT} octets"))
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
-        from twisted.web.client import ResponseDone
-        from twisted.web.http import PotentialDataLoss
-
-        if self.read.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.read.callback(self._octets)
-        else:
-            self.read.errback(reason)
-
-
-def _fetch(reactor: Any, url: str) -> Deferred[bytes]:
-    from twisted.web.client import Agent
-
-    def body(response: Any) -> Deferred[bytes]:
-        reader = _Body()
-        if response.code != 200:
-            response.deliverBody(reader)
-            reader.read.addErrback(lambda _: None)
-            reader.transport.loseConnection()
-            raise ValueError(f"the server said {response.code}")
-        response.deliverBody(reader)
-        return reader.read
-
-    asking: Deferred[Any] = Agent(reactor).request(b"GET", url.encode("ascii"))
-    return asking.addCallback(body).addTimeout(FETCH_S, reactor)
-
-
-class GivenUpOn(GivenUp):
-    """
-    An attempt with one of a script's candidates was cancelled.
-
-    @ivar candidate: it.
-    """
-
-    def __init__(self, stage: str, candidate: ProxySettings | None) -> None:
-        super().__init__(stage)
-        self.candidate = candidate
-
-
-@implementer(IStreamClientEndpoint)
-class PacEndpoint:
-    """
-    A target by whatever way a script says.
-
-    The next candidate is tried when one could not be reached, and only then.
-    """
-
-    def __init__(
-        self,
-        evaluator: PacEvaluator,
-        way: PacRoute,
-        host: str,
-        port: int,
-        endpoint: Callable[[ProxySettings | None, int], IStreamClientEndpoint],
-    ) -> None:
-        """
-        @param endpoint: makes the endpoint for one of so many candidates.
-        """
-        self._evaluator = evaluator
-        self._way = way
-        self._host = host
-        self._port = port
-        self._endpoint = endpoint
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        asking: Deferred[Any] = self._evaluator.ask(self._way.scheme, self._host, self._port)
-        asking.addErrback(_not_asked)
-        return asking.addCallback(lambda candidates: self._try(candidates, 0, protocolFactory))
-
-    def _try(self, candidates: Candidates, index: int, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        candidate = candidates[index]
-        if candidate is not None:
-            candidate = replace(candidate, tls=self._way.tls)
-        connecting: Deferred[Any] = self._endpoint(candidate, len(candidates)).connect(factory)
-
-        def failed(failure: Failure) -> Any:
-            cause = failure.value
-            if isinstance(cause, GivenUp):
-                return Failure(GivenUpOn(cause.stage, candidate))
-            if index + 1 < len(candidates) and _is_unreached(cause, candidate):
-                log.info("{error}; the next way is tried", error=cause)
-                return self._try(candidates, index + 1, factory)
-            return failure
-
-        connecting.addErrback(failed)
-        return connecting
-
-
-def _not_asked(failure: Failure) -> Failure:
-    return Failure(GivenUp("pac")) if failure.check(CancelledError) else failure
-
-
-def _is_unreached(cause: BaseException | None, candidate: ProxySettings | None) -> bool:
-    if candidate is not None:
-        return isinstance(cause, ProxyConnectionRefused)
-    return isinstance(cause, ConnectFailed) or (isinstance(cause, UpstreamTimeout) and cause.stage == "connect")

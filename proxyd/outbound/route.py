@@ -53,7 +53,8 @@ from proxyd.errors import (
     UpstreamTimeout,
 )
 from proxyd.outbound.guard import Guard, GuardedEndpoint
-from proxyd.outbound.pac import GivenUpOn, PacEndpoint, PacEvaluator, PacRoute, pac_error
+from proxyd.outbound.pac import PacEvaluator, PacRoute, pac_error
+from proxyd.outbound.pac_endpoint import GivenUpOn, PacEndpoint
 from proxyd.outbound.resolving import ResolvingEndpoint
 from proxyd.outbound.tls import TLSEndpoint, client_tls
 from proxyd.outbound.tunnel import GivenUp, SocksEndpoint, TunnelEndpoint

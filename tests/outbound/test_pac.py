@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
 from proxyd.errors import ProxyConnectionRefused
-from proxyd.outbound import pac
+from proxyd.outbound import pac, pac_fetch, pac_process
 from proxyd.outbound.pac import PacEvaluator, parse_result
 from proxyd.rules.proxy import PacSource
 from tests.support.folders import folder_for
@@ -114,12 +114,12 @@ class EvaluatorTests(TestCase):
 
     async def test_endlessLoop(self) -> None:
         """A script without end is ended, in the function and outside of it; the next question has a new worker."""
-        self.patch(pac, "EVALUATION_S", 0.5)
+        self.patch(pac_process, "EVALUATION_S", 0.5)
         for script in (says("while (true) {}"), "while (true) {}"):
             self.write(script)
             await self.fails(self.ask(), "it took longer than 0.5 s")
             self.assertIsNone(self.evaluator.worker_pid)
-        self.patch(pac, "EVALUATION_S", 20.0)
+        self.patch(pac_process, "EVALUATION_S", 20.0)
         self.write(says("return 'DIRECT';"))
         self.assertEqual(await self.names(self.ask()), ["direct"])
 
@@ -152,7 +152,7 @@ class EvaluatorTests(TestCase):
         self.file.mkdir()
         await self.fails(self.ask(), "gave no answer: .*(it is no file|Is a directory)")
         self.file.rmdir()
-        self.write("x" * (pac.MAX_SCRIPT + 1))
+        self.write("x" * (pac_fetch.MAX_SCRIPT + 1))
         await self.fails(self.ask(), "it is longer than")
 
     async def test_crash(self) -> None:
