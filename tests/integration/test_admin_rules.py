@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -436,3 +438,33 @@ def test_admin_is_closed_when_there_is_none(start: Callable[..., Proxy]) -> None
     assert not (proxy.folder / "rules.db").exists()
 
 
+
+
+def test_killed_while_writing(managed: Proxy) -> None:
+    """Whatever was answered before the process is killed is there afterwards, and in force."""
+    config = {"admin": ADMIN}
+    proxy, folder, answered = managed, managed.folder, ["file"]
+    for turn in range(4):
+        added: list[str] = []
+        enough = threading.Event()
+
+        def write(turn: int = turn, added: list[str] = added, enough: threading.Event = enough,
+                  admin: Any = proxy.admin) -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                for number in range(10_000):
+                    added.append(admin.add(id=f"r{turn}-{number}", pattern=f"^/{number}$", target="http://a")["id"])
+                    if len(added) > 10 * turn:
+                        enough.set()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert enough.wait(20)
+        proxy.stop()
+        writer.join(20)
+        answered += added
+        proxy = Proxy(folder, config)
+        kept = proxy.admin.ids()
+        # One more may have been kept that nobody was told of.
+        assert set(answered) - {"file"} <= set(kept) and len(kept) <= len(answered) - 1 + turn + 1
+        assert len(proxy.admin.call("GET", "/api/history?limit=1000").json) == len(kept)
+    proxy.stop()
