@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from itertools import accumulate
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from proxyd.forward.record import Record
 
@@ -38,43 +38,36 @@ LOOK_S: Final = 0.5
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 
-class Histogram:
-    """
-    How often something took how long.
-
-    @ivar counts: for each of L{BUCKETS_S}, and for what took longer than the last.
-    @ivar total: seconds in all.
-    """
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS_S) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self.total += seconds
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """As Prometheus has it: how many took at most so long."""
-        found, seen = [], 0
-        for bound, count in zip((*BUCKETS_S, None), self.counts, strict=True):
-            seen += count
-            found.append(("+Inf" if bound is None else str(bound), float(seen)))
-        return found
-
-
 class _OfRule:
-    """The numbers of one rule."""
+    """
+    The numbers of one rule.
 
-    __slots__ = ("duration", "origin", "statuses")
+    @ivar statuses: exchanges, by method and the first digit of the status.
+    @ivar durations: exchanges, by which of L{BUCKETS_S} they took at most; the last one is for longer ones.
+    @ivar duration: seconds in all.
+    @ivar origins: the same of the time until the origin server's head.
+    @ivar origin: seconds in all.
+    """
+
+    __slots__ = ("duration", "durations", "origin", "origins", "statuses")
 
     def __init__(self) -> None:
         self.statuses: Counter[tuple[bytes, int]] = Counter()
-        self.duration = Histogram()
-        self.origin = Histogram()
+        self.durations = [0] * (len(BUCKETS_S) + 1)
+        self.duration = 0.0
+        self.origins = [0] * (len(BUCKETS_S) + 1)
+        self.origin = 0.0
+
+    def add(self, other: _OfRule) -> None:
+        """Count what another one has counted, as far as totals need it."""
+        self.statuses.update(other.statuses)
+        self.durations = [one + more for one, more in zip(self.durations, other.durations, strict=True)]
+
+
+def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
+    """As Prometheus has it: how many took at most so long."""
+    bounds = (*map(str, BUCKETS_S), "+Inf")
+    return [(bound, float(count)) for bound, count in zip(bounds, accumulate(counts), strict=True)]
 
 
 class Source(Protocol):
@@ -91,66 +84,76 @@ class Source(Protocol):
 
 
 class Metrics:
-    """
-    Everything that is counted.
-
-    @ivar requests: exchanges that have ended.
-    @ivar errors: those that failed by no fault of their client's.
-    @ivar latency: how long exchanges took, those of WebSockets excepted.
-    """
+    """Everything that is counted."""
 
     def __init__(self, clock: IReactorTime) -> None:
-        self.requests = 0
-        self.errors = 0
-        self.latency = Histogram()
         self._rules: dict[str, _OfRule] = {}
+        self._gone = _OfRule()
         self._failures: Counter[tuple[str, str]] = Counter()
         self._websockets = 0
         self._relayed = [0, 0, 0, 0]
-        self._now: Callable[[], float] = clock.seconds
+        self._clock = clock
         self._lag = self._worst_lag = 0.0
         self._due = 0.0
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
+        self._looking: IDelayedCall | None = None
 
     def start(self) -> None:
         """Begin to look at how late the reactor is."""
-        self._due = self._now() + LOOK_S
-        self._looking.start(LOOK_S, now=False)
+        self._due = self._clock.seconds() + LOOK_S
+        self._looking = self._clock.callLater(LOOK_S, self._look)
 
     def stop(self) -> None:
         """Look no more."""
-        if self._looking.running:
-            self._looking.stop()
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
 
     def _look(self) -> None:
-        now = self._now()
-        self._lag = max(0.0, now - self._due)
+        self._lag = max(0.0, self._clock.seconds() - self._due)
         self._worst_lag = max(self._worst_lag, self._lag)
-        self._due = now + LOOK_S
+        self.start()
 
     def exchange_ended(self, record: Record) -> None:
         """Count one exchange."""
-        self.requests += 1
-        rule_id = record.rule_id
-        of_rule = self._rules.get(rule_id)
+        of_rule = self._rules.get(record.rule_id)
         if of_rule is None:
-            of_rule = self._of_new_rule(rule_id)
-        method = b"" if record.head is None else record.head.method
-        of_rule.statuses[method if method in _METHODS else b"", record.status // 100] += 1
-        if record.status == 101:
+            of_rule = self._of_new_rule(record.rule_id)
+        status, duration, origin = record.status, record.duration, record.origin_s
+        of_rule.statuses[b"" if record.head is None else record.head.method, status // 100] += 1
+        if status == 101:
             self._websockets += 1
             for index, amount in enumerate(record.relayed):
                 self._relayed[index] += amount
         else:
-            self.latency.observe(record.duration)
-            of_rule.duration.observe(record.duration)
-            if record.origin_s is not None:
-                of_rule.origin.observe(record.origin_s)
+            # Written out: this runs for every request.
+            of_rule.durations[bisect_left(BUCKETS_S, duration)] += 1
+            of_rule.duration += duration
+            if origin is not None:
+                of_rule.origins[bisect_left(BUCKETS_S, origin)] += 1
+                of_rule.origin += origin
         if record.failed:
             self._failures[record.failed_party, record.failed_stage] += 1
-            if record.failed_party != "client":
-                self.errors += 1
+
+    def keep_rules(self, rule_ids: Container[str]) -> None:
+        """Show no more of rules that are none of these: their places are for others."""
+        for rule_id in list(self._rules):
+            if rule_id not in ("", OTHER) and rule_id not in rule_ids:
+                self._gone.add(self._rules.pop(rule_id))
+
+    @property
+    def requests(self) -> int:
+        """Exchanges that have ended."""
+        return sum(sum(one.statuses.values()) for one in (self._gone, *self._rules.values()))
+
+    @property
+    def errors(self) -> int:
+        """Those that failed by no fault of their client's."""
+        return sum(count for (party, _), count in self._failures.items() if party != "client")
+
+    @property
+    def latency(self) -> list[int]:
+        """Exchanges but WebSockets, by which of L{BUCKETS_S} they took at most; the last one is for longer ones."""
+        of_rules = (one.durations for one in self._rules.values())
+        return [sum(counts) for counts in zip(self._gone.durations, *of_rules, strict=True)]
 
     def _of_new_rule(self, rule_id: str) -> _OfRule:
         if len(self._rules) >= MAX_RULES:
@@ -202,11 +205,14 @@ class Metrics:
             "proxyd_origin_head_seconds", "From a request's head to the head of the origin's answer", labels=["rule"]
         )
         for rule_id, numbers in self._rules.items():
+            counts: Counter[tuple[str, str]] = Counter()
             for (method, status), count in numbers.statuses.items():
-                name = method.decode("ascii") or OTHER
-                requests.add_metric([rule_id, name, f"{status}xx" if status else "none"], count)
-            duration.add_metric([rule_id], numbers.duration.cumulative(), numbers.duration.total)
-            origin.add_metric([rule_id], numbers.origin.cumulative(), numbers.origin.total)
+                name = method.decode("ascii") if method in _METHODS else OTHER
+                counts[name, f"{status}xx" if status else "none"] += count
+            for (name, of_class), count in counts.items():
+                requests.add_metric([rule_id, name, of_class], count)
+            duration.add_metric([rule_id], _cumulative(numbers.durations), numbers.duration)
+            origin.add_metric([rule_id], _cumulative(numbers.origins), numbers.origin)
         yield requests
         yield duration
         yield origin

@@ -198,7 +198,7 @@ class ControlPlane:
 
     def status(self, role: str) -> Status:
         """The state of the moment."""
-        service, rulebook, latency = self._service, self.rulebook, self._metrics.latency
+        service, rulebook = self._service, self.rulebook
         return Status(
             version=__version__,
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
@@ -223,7 +223,7 @@ class ControlPlane:
             totals=Totals(
                 requests=self._metrics.requests,
                 errors=self._metrics.errors,
-                latency=list(zip((*BUCKETS_S, None), latency.counts, strict=True)),
+                latency=list(zip((*BUCKETS_S, None), self._metrics.latency, strict=True)),
             ),
             role=role,
         )

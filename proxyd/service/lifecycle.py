@@ -214,6 +214,7 @@ class ProxyService(Service):
         self.control.site.use(config)
         old, self.resource.snapshot = self.resource.snapshot, snapshot
         old.upstreams.retire()
+        self._metrics.keep_rules(snapshot.table.by_id)
         self.reload_error = None
         self.restart_needed = _differences(self._started_with, config)
         if self.restart_needed:
@@ -237,6 +238,7 @@ class ProxyService(Service):
     def _use_table(self, table: RuleTable) -> None:
         self.resource.snapshot = self.resource.snapshot.with_table(table)
         self.resource.snapshot.take_over()
+        self._metrics.keep_rules(table.by_id)
 
     def _take_log(self, config: Config) -> None:
         if config.log != self.config.log:

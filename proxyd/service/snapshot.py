@@ -29,6 +29,9 @@ from proxyd.service.authentication import Authentication
 from proxyd.service.settings import Config, Outbound, Timeouts
 from proxyd.websocket.relay import RelayOptions
 
+MAX_PROXIES = 100
+"""Proxies and outcomes whose connections are counted apart."""
+
 
 class Upstreams:
     """
@@ -73,7 +76,9 @@ class Upstreams:
         return self._evaluators[source]
 
     def _report(self, proxy: str, succeeded: bool) -> None:
-        self.connects[proxy, "ok" if succeeded else "failed"] += 1
+        outcome = "ok" if succeeded else "failed"
+        is_known = (proxy, outcome) in self.connects or len(self.connects) < MAX_PROXIES
+        self.connects[proxy if is_known else "other", outcome] += 1
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self._by_route.values())

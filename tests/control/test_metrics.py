@@ -1,0 +1,105 @@
+"""What is counted, and that its size is bounded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from twisted.internet.task import Clock
+
+from proxyd.control.metrics import LOOK_S, MAX_RULES, Metrics
+from proxyd.forward.record import Record
+from proxyd.http.head import parse_request
+
+
+class Nothing:
+    """A service without connections."""
+
+    def gauges(self) -> Iterable[tuple[str, str, dict[str, str], float]]:
+        return [("proxyd_connections", "Clients' connections", {}, 0)]
+
+    def connects(self) -> Iterable[tuple[str, str, int]]:
+        return []
+
+    def relayed(self) -> tuple[int, int, int, int]:
+        return 0, 0, 0, 0
+
+
+def record(rule_id: str, duration: float = 0.0, status: int = 200, method: bytes = b"GET") -> Record:
+    """An exchange that has ended."""
+    one = Record(parse_request(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n"), "127.0.0.1", 0.0)
+    one.rule_id, one.status, one.duration, one.origin_s = rule_id, status, duration, duration / 2
+    return one
+
+
+def value(metrics: Metrics, series: str) -> float | None:
+    """The value of one time series."""
+    text = metrics.exposition(Nothing())[0].decode()
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return None if found is None else float(found[1])
+
+
+def test_buckets() -> None:
+    """A duration counts in every bucket that it is not over (Prometheus: le is inclusive)."""
+    metrics = Metrics(Clock())
+    for duration in (0.0, 0.001, 0.0011, 59.0, 61.0):
+        metrics.exchange_ended(record("a", duration))
+    expected = {"0.001": 2, "0.0025": 3, "30.0": 3, "60.0": 4, "+Inf": 5}
+    for bound, count in expected.items():
+        assert value(metrics, f'proxyd_request_duration_seconds_bucket{{le="{bound}",rule="a"}}') == count
+    assert value(metrics, 'proxyd_request_duration_seconds_sum{rule="a"}') == 0.001 + 0.0011 + 59 + 61
+    assert value(metrics, 'proxyd_origin_head_seconds_count{rule="a"}') == 5
+    assert sum(metrics.latency) == metrics.requests == 5
+
+
+def test_rules_are_bounded() -> None:
+    """Rules beyond the limit share one name; those that are gone make room, and stay in the totals."""
+    metrics = Metrics(Clock())
+    for number in range(MAX_RULES + 5):
+        metrics.exchange_ended(record(f"r{number}"))
+    assert value(metrics, 'proxyd_requests_total{method="GET",rule="other",status="2xx"}') == 5
+    metrics.keep_rules({"r0", "new"})
+    metrics.exchange_ended(record("new"))
+    assert value(metrics, 'proxyd_requests_total{method="GET",rule="new",status="2xx"}') == 1
+    assert value(metrics, 'proxyd_requests_total{method="GET",rule="r0",status="2xx"}') == 1
+    assert value(metrics, 'proxyd_requests_total{method="GET",rule="r1",status="2xx"}') is None
+    assert metrics.requests == sum(metrics.latency) == MAX_RULES + 6
+
+
+def test_methods_are_bounded() -> None:
+    """Rare methods share one name, and what could not be read has no status."""
+    metrics = Metrics(Clock())
+    for method in (b"PROPFIND", b"MKCOL", b"GET"):
+        metrics.exchange_ended(record("a", method=method))
+    metrics.exchange_ended(Record(None, "127.0.0.1", 0.0))
+    assert value(metrics, 'proxyd_requests_total{method="other",rule="a",status="2xx"}') == 2
+    assert value(metrics, 'proxyd_requests_total{method="other",rule="",status="none"}') == 1
+
+
+def test_failures() -> None:
+    """Whose fault it was, and at what; a client's own faults are no errors of ours."""
+    metrics = Metrics(Clock())
+    for party in ("origin", "client"):
+        one = record("a", status=502)
+        one.note(party, "connect", "went wrong")
+        one.note("proxyd", "request", "comes too late to count")
+        metrics.exchange_ended(one)
+    assert value(metrics, 'proxyd_failures_total{party="origin",stage="connect"}') == 1
+    assert value(metrics, 'proxyd_failures_total{party="client",stage="connect"}') == 1
+    assert metrics.errors == 1
+
+
+def test_reactor_lag() -> None:
+    """How late the reactor looks again is its lag; the worst is that since the last reading."""
+    clock = Clock()
+    metrics = Metrics(clock)
+    metrics.start()
+    clock.advance(LOOK_S)
+    assert value(metrics, "proxyd_reactor_lag_seconds") == 0
+    clock.advance(LOOK_S + 0.25)
+    assert value(metrics, "proxyd_reactor_lag_seconds") == 0.25
+    clock.advance(LOOK_S)
+    text = metrics.exposition(Nothing())[0].decode()
+    assert "proxyd_reactor_lag_seconds 0.0\n" in text and "proxyd_reactor_worst_lag_seconds 0.0\n" in text
+    metrics.stop()
+    assert not clock.getDelayedCalls()
