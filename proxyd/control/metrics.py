@@ -236,7 +236,7 @@ class Metrics:
         yield lag
         worst = GaugeMetricFamily("proxyd_reactor_worst_lag_seconds", "How late it was at most since the last scrape")
         worst.add_metric([], self._worst_lag)
-        self._worst_lag = self._lag
+        self._worst_lag = 0.0
         yield worst
 
 
