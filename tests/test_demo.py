@@ -39,7 +39,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Demo]:
     )  # fmt: skip
     output = Output(process)
     (found,) = output.wait_for(r"The origin server listens on .*port=(\d+)")
-    config = yaml.safe_load((ROOT / "etc" / "demo.yaml").read_text().replace(":8090", f":{found[1]}"))
+    text = (ROOT / "etc" / "demo.yaml").read_text().replace("tcp:8081", "tcp:0")
+    config = yaml.safe_load(text.replace(":8090", f":{found[1]}"))
     proxy = Proxy(tmp_path_factory.mktemp("demo"), {**config, "listen": ["tcp:0:interface=127.0.0.1"]})
     yield _Demo(proxy, psutil.Process(process.pid))
     assert "Traceback" not in proxy.stop()
@@ -150,6 +151,21 @@ def test_no_websocket_for_the_api(client: Wire) -> None:
     assert client.read_message().status == 404
 
 
+def test_rules_of_the_page(demo: _Demo, client: Wire) -> None:
+    """A rule that is added with the token of the demo takes what the file leaves to it."""
+    admin = demo.proxy.admin.with_token("demo-token-change-me")
+    client.request("GET", "/try/this")
+    assert client.read_message().status == 404
+    page = admin.with_token(None).call("GET", "/")
+    assert page.status == 200 and page.fields["content-type"].startswith("text/html")
+    target = admin.call("GET", "/api/rules").json[1]["target"]
+    rule = {"name": "Mine", "pattern": "^/try/(.*)$", "target": target, "rewrite": "/echo/$1"}
+    assert admin.call("POST", "/api/rules", rule).status == 201
+    client.request("GET", "/try/this")
+    assert json.loads(client.read_message().body)["target"] == "/echo/this"
+    assert admin.call("GET", "/api/status").json["store"]["kind"] == "memory"
+
+
 def test_port_in_use(demo: _Demo) -> None:
     """An origin server that cannot listen says so, plainly."""
     endpoint = f"tcp:{demo.proxy.port}:interface=127.0.0.1"
@@ -167,7 +183,7 @@ def test_make_run_ends(tmp_path: Path) -> None:
     (tmp_path / "installed").touch()
     config = tmp_path / "demo.yaml"
     text = (ROOT / "etc" / "demo.yaml").read_text()
-    config.write_text(text.replace("tcp:8080", "tcp:0"))
+    config.write_text(text.replace("tcp:8080", "tcp:0").replace("tcp:8081", "tcp:0"))
     process = subprocess.Popen(
         ["make", "run", f"VENV={tmp_path}", f"BIN={Path(sys.executable).parent}", f"CONFIG={config}",
          "ORIGIN=tcp:0:interface=127.0.0.1"],

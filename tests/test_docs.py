@@ -13,12 +13,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import yaml
 from websockets.sync.server import ServerConnection, serve
 
 from proxyd.cli import main
 from proxyd.rules.codec import RuleDocument
 from proxyd.service.schema import ConfigDocument
-from tests.support.proxy import Output
+from tests.support.admin import TOKENS
+from tests.support.proxy import Output, Proxy
 from tests.support.wire import Origin, Wire
 
 ROOT = Path(__file__).parents[1]
@@ -213,6 +215,34 @@ def test_client(tmp_path: Path) -> None:
         server.shutdown()
         thread.join()
     assert (done.returncode, done.stdout, done.stderr) == (0, "you said hello\nclosed with 1000\n", "")
+
+
+def test_admin_commands(start: Callable[..., Proxy]) -> None:
+    """The commands of the admin API's page do what they should, one after the other."""
+    (config,) = (text for name, text in blocks("yaml") if name.startswith("admin.md") and "admin:" in text)
+    proxy = start(**yaml.safe_load(config.replace("tcp:8080", "tcp:0").replace("tcp:8081", "tcp:0")))
+    commands = "".join(text for name, text in blocks("sh") if name.startswith("admin.md"))
+    done = subprocess.run(
+        ["sh", "-eu", "-c", commands.replace("127.0.0.1:8081", f"127.0.0.1:{proxy.admin_ports[0]}")],
+        cwd=proxy.folder, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    token = re.findall(r"PROXYD_ADMIN_TOKEN=(\S+)", commands)[0]
+    rules = proxy.admin.with_token(token).call("GET", "/api/rules").json
+    assert [rule["name"] for rule in rules] == ["Chat", "First"]
+
+
+def test_admin_calls(start: Callable[..., Proxy]) -> None:
+    """Every call of the admin API is in the table of calls, and no other."""
+    described = start(admin={"listen": ["tcp:0:interface=127.0.0.1"], "tokens": TOKENS}).admin.call(
+        "GET", "/api/openapi.json"
+    )
+    calls = {f"{method.upper()} {path}" for path, one in described.json["paths"].items() for method in one}
+    table = (ROOT / "docs" / "admin.md").read_text().partition("## Calls")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`([A-Z]+ /[^`]*)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE))))
+    assert told - calls == {f"GET /{name}" for name in ("", "healthz", "readyz", "metrics", "api/openapi.json")}
+    assert calls <= told
 
 
 def test_every_program_is_run() -> None:
