@@ -20,7 +20,8 @@ from proxyd.errors import ConfigError
 def add_command(commands: Any) -> None:
     """Add C{explain} to the subcommands of an argument parser."""
     parser = commands.add_parser(
-        "explain", help="say what would happen to a request", description=__doc__,
+        "explain", help="say what would happen to a request",
+        description="Say what would happen to a request, without making it.",
         epilog="exit status: 0 the request would go on, 1 it would not, 2 a wrong call, or no proxyd there",
     )
     parser.add_argument("url", metavar="URL", help="a path or a URL; ws:// and wss:// ask for a WebSocket")

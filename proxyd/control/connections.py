@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from typing_extensions import TypedDict
 
 from proxyd.forward.channel import Channel
-from proxyd.forward.record import Record
+from proxyd.forward.record import OPERATOR, Record
 from proxyd.websocket.ends import State
 from proxyd.websocket.relay import Relay
 
@@ -157,4 +157,5 @@ def _close(one: Any, code: int) -> None:
     if isinstance(one, Relay):
         one.close(code)
     else:
+        one.record.note(OPERATOR, "connection", "closed it through the admin API")
         one.abort()

@@ -22,6 +22,7 @@ from proxyd.http.forwarded import TrustedProxies, forwarding
 from proxyd.http.head import RequestHead, parse_request
 from proxyd.http.upgrade import is_upgrade, request_handshake_fields
 from proxyd.outbound.environment import exempted, proxy_named
+from proxyd.outbound.guard import Guard
 from proxyd.outbound.pac import PacRoute
 from proxyd.outbound.route import Route
 from proxyd.rules.auth import NO_AUTH, Auth, BasicAuth, BearerAuth, ForwardAuth
@@ -49,6 +50,10 @@ class Snapshot(Protocol):
 
     table: RuleTable
     trusted: TrustedProxies
+
+    @property
+    def guard(self) -> Guard:
+        """Where rules that change at run time must not lead."""
 
     @property
     def forwarded(self) -> bool:
@@ -160,6 +165,8 @@ def explain(
         in_use = snapshot.rule_in_use(rule)
         told["proxy"] = _proxy(in_use.route, rule, in_use.outgoing.url.scheme, snapshot)
         told["sent"] = _sent(snapshot, in_use.outgoing, match, head, secure, port, secrets)
+        if in_use.route.guarded:
+            snapshot.guard.check_host(in_use.route.host, in_use.route.port)
     except ExchangeError as error:
         told["status"], told["error"] = error.status, str(error)
     return told

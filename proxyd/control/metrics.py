@@ -21,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from proxyd.forward.record import Record
+from proxyd.forward.record import OPERATOR, Record
 
 MAX_RULES: Final = 200
 """Rules with time series of their own."""
@@ -84,9 +84,14 @@ class Source(Protocol):
 
 
 class Metrics:
-    """Everything that is counted."""
+    """
+    Everything that is counted.
+
+    @ivar errors: exchanges that failed by no fault of their client's, and not because an operator closed them.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
+        self.errors = 0
         self._rules: dict[str, _OfRule] = {}
         self._gone = _OfRule()
         self._failures: Counter[tuple[str, str]] = Counter()
@@ -132,6 +137,9 @@ class Metrics:
                 of_rule.origin += origin
         if record.failed:
             self._failures[record.failed_party, record.failed_stage] += 1
+            # What is answered 4xx, no rule's paths among it, is what clients ask for.
+            if record.failed_party not in ("client", OPERATOR) and status // 100 != 4:
+                self.errors += 1
 
     def keep_rules(self, rule_ids: Container[str]) -> None:
         """Show no more of rules that are none of these: their places are for others."""
@@ -143,11 +151,6 @@ class Metrics:
     def requests(self) -> int:
         """Exchanges that have ended."""
         return sum(sum(one.statuses.values()) for one in (self._gone, *self._rules.values()))
-
-    @property
-    def errors(self) -> int:
-        """Those that failed by no fault of their client's."""
-        return sum(count for (party, _), count in self._failures.items() if party != "client")
 
     @property
     def latency(self) -> list[int]:

@@ -190,7 +190,7 @@ class Rulebook:
             problem = str(error)
         else:
             # Another node may allow more than this one.
-            problem = "; ".join(f"{field} {text}" for field, text in self._permissions.refusals(rule))
+            problem = "; ".join(f"{field}: {text}" for field, text in self._permissions.refusals(rule))
             if not problem:
                 return DynamicRule(stored, rule)
         log.error("rule {id} of the store is not in force: {problem}", id=stored.document["id"], problem=problem)

@@ -36,6 +36,9 @@ closing with unread octets resets the connection, and a reset can destroy the
 answer on its way (RFC 9112 section 9.6).  nginx's C{lingering_timeout} is 5.
 """
 
+FIRST_S = 2.0
+"""Seconds that a new connection has for its first request when no more are to follow."""
+
 CLOSE_S = 10.0
 """Seconds that a client has to take the rest of its last answer and to end TLS, before it is cut off."""
 
@@ -471,9 +474,18 @@ class Channel(protocol.Protocol):
     # The end
 
     def close_when_idle(self) -> None:
-        """Close now when no request is being served, else after the present one."""
+        """
+        Close now when no request is being served, else after the present one.
+
+        Who has only just connected has a request on its way, and would not
+        expect to be turned away: it has L{FIRST_S} for it.
+        """
         self._keep = False
-        if self._state is State.IDLE:
+        if self._state is not State.IDLE:
+            return
+        if self._previous is None and not self._buffer:
+            self._timer.start(FIRST_S)
+        elif self._previous is not None:
             self.close()
 
     def close(self) -> None:

@@ -7,6 +7,9 @@ from itertools import count
 from proxyd.errors import ExchangeError, UpstreamError
 from proxyd.http.head import RequestHead
 
+OPERATOR = "operator"
+"""The party that failed when somebody closed the connection through the admin API."""
+
 _numbers = count(1)
 
 
@@ -28,7 +31,7 @@ class Record:
     @ivar counted: it counts towards the limit of its client's address.
     @ivar number: no other exchange of this process has the same.
     @ivar relayed: of a WebSocket that has ended: frames and octets from the client, frames and octets from the origin.
-    @ivar failed_party: C{client}, C{proxyd}, C{origin} or C{proxy}.
+    @ivar failed_party: C{client}, C{proxyd}, C{origin}, C{proxy} or L{OPERATOR}.
     @ivar failed_stage: what was being done: C{request}, C{connection}, C{websocket}, or an L{UpstreamError}'s.
     @ivar failed: who failed, and how: C{origin connect_failed ...}; empty when nobody did.
     """

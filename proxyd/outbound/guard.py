@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from twisted.internet import address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -30,6 +31,14 @@ class Guard:
         @param listeners: the addresses that proxyd itself listens on now.
         """
         self._listeners = listeners
+
+    def check_host(self, host: str, port: int) -> None:
+        """
+        @raise ConnectFailed: this is an address, not a name, and is not to be reached.
+        """
+        target = literal(host, port)
+        if target is not None:
+            self.check(target)
 
     def check(self, peer: IAddress) -> None:
         """
@@ -66,9 +75,9 @@ class GuardedEndpoint:
     was resolved to is looked at when it is connected to, before an octet is sent.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint, guard: Guard, target: IAddress | None = None) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, guard: Guard, target: tuple[str, int] | None = None) -> None:
         """
-        @param target: what is to be reached in the end, where that is known already.
+        @param target: the host and port that are to be reached in the end.
         """
         self._endpoint = endpoint
         self._guard = guard
@@ -77,7 +86,7 @@ class GuardedEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         try:
             if self._target is not None:
-                self._guard.check(self._target)
+                self._guard.check_host(*self._target)
         except ConnectFailed as error:
             return fail(error)
         connecting: Deferred[IProtocol] = self._endpoint.connect(_GuardedFactory(protocolFactory, self._guard))
@@ -97,6 +106,15 @@ class _GuardedFactory(Factory):
         # What is raised here is what the endpoint fails with, and the connection is closed.
         self._guard.check(addr)
         return self._factory.buildProtocol(addr)
+
+
+def literal(host: str, port: int) -> IAddress | None:
+    """
+    @return: the address that a host is, where it is no name.
+    """
+    if isIPAddress(host):
+        return address.IPv4Address("TCP", host, port)
+    return address.IPv6Address("TCP", host, port) if isIPv6Address(host) else None
 
 
 def _read(host: str) -> IPv4Address | IPv6Address:

@@ -16,7 +16,6 @@ from typing import Any
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -34,7 +33,6 @@ from twisted.internet.error import (
     UnknownHostError,
 )
 from twisted.internet.interfaces import (
-    IAddress,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
@@ -219,7 +217,7 @@ def _endpoint(reactor: Any, route: Route, timeout: float, guard: Guard | None) -
     name, proxy, tls = route.name, route.proxy, route.tls
     if not isinstance(proxy, ProxySettings):
         is_tcp = route.endpoint is None and route.socket is None
-        target = _address(route.host, route.port) if is_tcp else None
+        target = (route.host, route.port) if is_tcp else None
         plain = _guarded(_directly(reactor, route, timeout), guard, target)
         if tls is None:
             return _Hop(plain, "connect", lambda cause: _direct_error(cause, name))
@@ -261,16 +259,9 @@ def host_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStream
 
 
 def _guarded(
-    endpoint: IStreamClientEndpoint, guard: Guard | None, target: IAddress | None = None
+    endpoint: IStreamClientEndpoint, guard: Guard | None, target: tuple[str, int] | None = None
 ) -> IStreamClientEndpoint:
     return endpoint if guard is None else GuardedEndpoint(endpoint, guard, target)
-
-
-def _address(host: str, port: int) -> IAddress | None:
-    """The address that a host is, where it is no name."""
-    if isIPAddress(host):
-        return IPv4Address("TCP", host, port)
-    return IPv6Address("TCP", host, port) if isIPv6Address(host) else None
 
 
 def through(
@@ -285,7 +276,7 @@ def through(
     """
     called = proxy.name
     to_proxy: IStreamClientEndpoint = _Hop(
-        _guarded(host_endpoint(reactor, proxy.host, proxy.port, timeout), guard, _address(proxy.host, proxy.port)),
+        _guarded(host_endpoint(reactor, proxy.host, proxy.port, timeout), guard, (proxy.host, proxy.port)),
         "initializing",
         lambda cause: ProxyConnectionRefused(
             f"the proxy {called} could not be reached: {cause}", stage="initializing", error_type=_tcp_type(cause)
@@ -305,7 +296,7 @@ def through(
         )
     try:
         if not proxy.is_socks:
-            return _guarded(TunnelEndpoint(to_proxy, host, port, proxy.connect_fields()), guard, _address(host, port))
+            return _guarded(TunnelEndpoint(to_proxy, host, port, proxy.connect_fields()), guard, (host, port))
         return _socks(reactor, to_proxy, proxy, host, port, guard)
     except ValueError as error:
         raise RuleUnusable(f"{host}:{port} cannot be asked for through {called}: {error}") from error
@@ -318,7 +309,7 @@ def _socks(
 
     def endpoint(host: str) -> IStreamClientEndpoint:
         through = SocksEndpoint(to_proxy, host, port, version=version, user=proxy.user, password=proxy.password)
-        return _guarded(through, guard, _address(host, port))
+        return _guarded(through, guard, (host, port))
 
     if proxy.scheme in ("socks4a", "socks5h") or isIPAddress(host) or isIPv6Address(host):
         return endpoint(host)

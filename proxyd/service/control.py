@@ -25,11 +25,13 @@ from proxyd.control.api.openapi import description
 from proxyd.control.api.resource import AdminResource, Open
 from proxyd.control.api.rules import RulesAPI
 from proxyd.control.api.status import RulesStatus, Status, StatusAPI, StoreStatus, Totals
+from proxyd.control.auth.tokens import Tokens
 from proxyd.control.connections import Connections
 from proxyd.control.metrics import BUCKETS_S, Metrics
 from proxyd.control.page import page_files
 from proxyd.control.permissions import Permissions
 from proxyd.control.rulebook import DynamicRule, Rulebook
+from proxyd.control.settings import AdminToken
 from proxyd.control.store.opening import store_for
 from proxyd.errors import ConfigError, Problem
 from proxyd.forward.site import ProxySite
@@ -98,6 +100,7 @@ class ControlPlane:
         store = store_for(reactor, config.store, config.store_folder)
         self.rulebook = Rulebook(reactor, store, permissions, config.base, service.use_rules)
         self._rules_api = RulesAPI(self.rulebook, permissions, lambda: service.config.rules, environment)
+        self._access = Access(config.admin, reactor)
         self.tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.admin_listen]
         self.site = ProxySite(self._resource(), config, reactor, lambda record: None, self._accept)
 
@@ -126,8 +129,7 @@ class ControlPlane:
             open_paths["/metrics"] = Open(self._exposition)
         else:
             operations.append(Operation("GET", "/metrics", "read", expose, "Metrics for Prometheus", dict))
-        access = Access(admin, self._reactor)
-        return AdminResource(admin.base, access, lambda: self.snapshot.trusted, operations, open_paths)
+        return AdminResource(admin.base, self._access, lambda: self.snapshot.trusted, operations, open_paths)
 
     # Life
 
@@ -150,13 +152,27 @@ class ControlPlane:
     def _check_private(self, index: int, here: IAddress) -> None:
         if isinstance(here, UNIXAddress):
             name = os.fsdecode(here.name or b"")
-            mode = stat.S_IMODE(os.stat(name).st_mode) if name.startswith("/") else 0o666
+            # Anybody reaches a name in the abstract namespace.
+            mode = 0o666 if not name or name.startswith("\0") else stat.S_IMODE(os.stat(name).st_mode)
             text = f"{name} has the mode {mode:o}: without admin.tokens it must be 600" if mode & 0o077 else ""
         else:
             is_private = isinstance(here, IPv4Address | IPv6Address) and is_loopback(here.host)
             text = "" if is_private else "is no loopback address: that needs admin.tokens"
         if text:
             raise ConfigError((Problem(("admin", "listen", index), text),), self._config.source)
+
+    def read_tokens(self) -> Tokens[AdminToken]:
+        """
+        @return: the tokens of the configuration that the service was started with, their files read now.
+
+        @raise ConfigError: a file cannot be read, or holds no token.
+        """
+        return Tokens(self._config.admin.tokens)
+
+    def use(self, config: Config, tokens: Tokens[AdminToken]) -> None:
+        """Take what a reload may change."""
+        self.site.use(config)
+        self._access.tokens = tokens
 
     def open(self) -> Deferred[None]:
         """
@@ -235,7 +251,8 @@ class ControlPlane:
             "ready": is_ready,
             "listening": bool(service.ports),
             "draining": service.site.draining,
-            "store": away or ("ok" if self.rulebook.is_ready else "not read yet"),
+            # Why is for those with a token: it can name hosts and files.
+            "store": "ok" if self.rulebook.is_ready else "not read yet" if away is None else "away",
         }
         return Answer(content, 200 if is_ready else 503)
 

@@ -13,7 +13,7 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.abstract import FileDescriptor
@@ -24,8 +24,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxyd.control.auth.passwords import HashingThreads, PasswordChecks
+from proxyd.control.auth.tokens import Tokens
 from proxyd.control.metrics import Metrics
 from proxyd.control.rulebook import DynamicRule
+from proxyd.control.settings import AdminToken
 from proxyd.errors import ConfigError, Problem, StoreError
 from proxyd.forward.record import Record
 from proxyd.forward.site import ProxySite
@@ -38,6 +40,7 @@ from proxyd.service.listening import Certificates, ServerTLS, listen
 from proxyd.service.resource import RulesResource
 from proxyd.service.settings import Config
 from proxyd.service.snapshot import Snapshot, Upstreams
+from proxyd.service.systemd import Supervisor
 from proxyd.websocket.relays import Relays
 
 log = Logger()
@@ -51,6 +54,15 @@ DESCRIPTORS_EACH = 2
 
 MANY_RULES = 1000
 """A table of so many rules takes 10 ms to make: that is done in a thread."""
+
+
+class _Read(NamedTuple):
+    """What a reload has read, before any of it is in force."""
+
+    config: Config
+    snapshot: Snapshot
+    certificates: list[Certificates | None]
+    tokens: Tokens[AdminToken]
 
 
 class ProxyService(Service):
@@ -88,6 +100,7 @@ class ProxyService(Service):
         self._access_log = _open_log(config)
         self._relays = Relays(reactor)
         self._metrics = Metrics(reactor)
+        self._supervisor = Supervisor(reactor, environment)
         self._changing = DeferredLock()
         self._passwords = PasswordChecks(reactor, HashingThreads(reactor))
         self._guard = Guard(self._listeners)
@@ -168,6 +181,10 @@ class ProxyService(Service):
             log.info("proxyd listens on {address}", address=port.getHost())
         for port in self.control.ports:
             log.info("proxyd's admin API listens on {address}", address=port.getHost())
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        self._supervisor.ready(f"serving by {len(self.snapshot.table)} rules")
 
     def _accept(self, accepting: bool) -> None:
         for port in self.ports:
@@ -188,30 +205,32 @@ class ProxyService(Service):
         return self._changing.run(self._reload)
 
     def _reload(self) -> Deferred[ConfigError | None]:
+        self._supervisor.reloading()
         return deferToThreadPool(
             self._reactor, self._reactor.getThreadPool(), self._read_again, self.control.rulebook.rules
         ).addCallbacks(self._take, self._not_reloaded)
 
-    def _read_again(self, dynamic: tuple[DynamicRule, ...]) -> tuple[Config, Snapshot, list[Certificates | None]]:
+    def _read_again(self, dynamic: tuple[DynamicRule, ...]) -> _Read:
         """Read all files, in a thread."""
-        config = _fitted(self._load())
+        config = _fitted(self._load(), is_said=True)
         snapshot = self._snapshot(config, RuleTable(in_force(config.rules, dynamic)))
-        return config, snapshot, [None if tls is None else tls.read() for tls in self._all_tls]
+        certificates = [None if tls is None else tls.read() for tls in self._all_tls]
+        return _Read(config, snapshot, certificates, self.control.read_tokens())
 
-    def _take(self, read: tuple[Config, Snapshot, list[Certificates | None]]) -> ConfigError | None:
-        config, snapshot, certificates = read
+    def _take(self, read: _Read) -> ConfigError | None:
+        config, snapshot = read.config, read.snapshot
         try:
             self._take_log(config)
         except ConfigError as error:
             return self._not_reloaded(Failure(error))
-        for tls, fresh in zip(self._all_tls, certificates, strict=True):
+        for tls, fresh in zip(self._all_tls, read.certificates, strict=True):
             if tls is not None and fresh is not None:
                 tls.use(fresh)
         for warning in config.warnings:
             log.warn("{warning}", warning=warning)
         self.config = config
         self.site.use(config)
-        self.control.site.use(config)
+        self.control.use(config, read.tokens)
         old, self.resource.snapshot = self.resource.snapshot, snapshot
         old.upstreams.retire()
         self._metrics.keep_rules(snapshot.table.by_id)
@@ -220,7 +239,9 @@ class ProxyService(Service):
         if self.restart_needed:
             keys = " and ".join(self.restart_needed)
             log.warn("changes to {keys} need a restart; everything else is in force", keys=keys)
-        log.info("the configuration was reloaded: {count} rules", count=len(config.rules))
+        rules = "rule" if len(config.rules) == 1 else "rules"
+        log.info("the configuration was reloaded: {count} {rules}", count=len(config.rules), rules=rules)
+        self._tell_ready()
         return None
 
     def use_rules(self) -> Deferred[None]:
@@ -257,6 +278,7 @@ class ProxyService(Service):
             log.failure("the configuration was not reloaded, the old one stays in force", failure)
             error = ConfigError((Problem((), "an error in proxyd itself, see its log"),), self.config.source)
         self.reload_error = str(error)
+        self._tell_ready()
         return error
 
     def _exchange_ended(self, record: Record) -> None:
@@ -273,6 +295,7 @@ class ProxyService(Service):
         @return: fires when all connections have ended, at the latest after C{timeouts.drain}.
         """
         Service.stopService(self)
+        self._supervisor.stopping(f"draining {self.site.open} connections")
         ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self.ports]
         self.ports = []
         drained = self.site.drain()
@@ -291,6 +314,7 @@ class ProxyService(Service):
                 self._access_log.close()
             if isinstance(result, Failure):
                 log.failure("ending failed", result)
+            self._supervisor.stopped()
             # The API is there as long as there is something to be seen by it.
             return self.control.close()
 
@@ -319,22 +343,26 @@ def _open_log(config: Config) -> IAccessLog | None:
         raise ConfigError((problem,), config.source) from error
 
 
-def _fitted(config: Config) -> Config:
+def _fitted(config: Config, is_said: bool = False) -> Config:
     """
-    Raise the soft limit of descriptors to the hard one.
+    Raise the soft limit of descriptors to the hard one, unless it is there already: a sandbox may forbid to touch it.
 
-    @return: the configuration, with C{limits.connections} lowered if not even that is enough.
+    @param is_said: the log knows already that not even that is enough.
+
+    @return: the configuration, with C{limits.connections} lowered if so.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     fitting = max(1, (hard - DESCRIPTORS_APART) // DESCRIPTORS_EACH)
     if hard == resource.RLIM_INFINITY or config.limits.connections <= fitting:
         return config
-    log.warn(
-        "limits.connections is lowered from {configured} to {fitting}: "
-        "the system allows {hard} descriptors (ulimit -n)",
-        configured=config.limits.connections,
-        fitting=fitting,
-        hard=hard,
-    )
+    if not is_said:
+        log.warn(
+            "limits.connections is lowered from {configured} to {fitting}: "
+            "the system allows {hard} descriptors (ulimit -n)",
+            configured=config.limits.connections,
+            fitting=fitting,
+            hard=hard,
+        )
     return replace(config, limits=replace(config.limits, connections=fitting))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IProtocolFactory
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
@@ -168,8 +168,17 @@ def with_backlog(endpoint: str) -> str:
 def listen(
     reactor: Any, listener: Listener, factory: IProtocolFactory, tls: ServerTLS | None
 ) -> Deferred[IListeningPort]:
-    """Listen on one endpoint."""
+    """
+    Listen on one endpoint.
+
+    @return: fails with whatever makes that impossible.
+    """
     if tls is not None:
         factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
-    listening: Deferred[IListeningPort] = serverFromString(reactor, with_backlog(listener.endpoint)).listen(factory)
+    try:
+        endpoint = serverFromString(reactor, with_backlog(listener.endpoint))
+    except (IndexError, KeyError):
+        # The configuration has been checked: only what systemd was to hand over can be missing now.
+        return fail(LookupError("systemd has not handed this socket over"))
+    listening: Deferred[IListeningPort] = endpoint.listen(factory)
     return listening

@@ -37,6 +37,7 @@ class Upstreams:
     """
     The connections to all origin servers: one L{Upstream} for each way to one.
 
+    @ivar guard: says where rules that change at run time must not lead.
     @ivar connects: how often a connection was made, by the proxy on the way and the outcome.
     """
 
@@ -46,7 +47,7 @@ class Upstreams:
         """
         self.connects = connects
         self._reactor = reactor
-        self._guard = guard
+        self.guard = guard
         self._by_route: dict[tuple[Route, float], Upstream] = {}
         self._evaluators: dict[PacSource, PacEvaluator] = {}
 
@@ -59,7 +60,7 @@ class Upstreams:
         key = route, connect_timeout
         upstream = self._by_route.get(key)
         if upstream is None:
-            endpoint = OriginEndpoint(self._reactor, route, connect_timeout, self._evaluator, self._guard)
+            endpoint = OriginEndpoint(self._reactor, route, connect_timeout, self._evaluator, self.guard)
             upstream = self._by_route[key] = Upstream(
                 route.name, endpoint, self._reactor, report=partial(self._report, _proxy_name(route))
             )
@@ -241,6 +242,11 @@ class Snapshot:
         """This one is for the next request: let go of the connections that none of its rules has asked for."""
         used = [in_use.upstream for in_use in self._in_use.values()]
         self.upstreams.keep([*used, *self._authentication.upstreams])
+
+    @property
+    def guard(self) -> Guard:
+        """Where rules that change at run time must not lead."""
+        return self.upstreams.guard
 
     @property
     def forwarded(self) -> bool:

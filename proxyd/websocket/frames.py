@@ -304,12 +304,12 @@ class Follower:
                 if end > size:
                     self._held = data[at:]
                     break
-                self.others += 1
+                self.others += not self.is_shut
                 if first & _OPCODE == PONG:
                     is_active = True
                     if self._mark and length == len(self._mark) and self._payload(data, payload, end) == self._mark:
                         self.swallowed += 1
-                        self.others -= 1
+                        self.others -= not self.is_shut
                         kept += data[start:at]
                         start = end
                 elif first & _OPCODE == CLOSE:

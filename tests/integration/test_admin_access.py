@@ -223,3 +223,26 @@ def test_store_that_is_none(tmp_path: Path) -> None:
     assert "no/rules.db" in refused_start(tmp_path, admin={"listen": [LOOPBACK]}, store="sqlite:no/rules.db")
     (tmp_path / "text").write_text("this is no database, however long it may be" * 100)
     assert "file is not a database" in refused_start(tmp_path, admin={"listen": [LOOPBACK]}, store="sqlite:text")
+
+
+def test_a_token_is_changed(start: Callable[..., Proxy], tmp_path: Path) -> None:
+    """A reload reads the files of tokens again; one that is bad changes nothing."""
+    file = tmp_path / "token"
+    file.write_text("the-first-token-01\n")
+    config = {"admin": {"listen": [LOOPBACK], "tokens": [{"name": "a", "role": "write", "file": str(file)}]}}
+    proxy = start(**config)
+    first, second = proxy.admin.with_token("the-first-token-01"), proxy.admin.with_token("the-second-token-2")
+    assert (first.call("GET", "/api/rules").status, second.call("GET", "/api/rules").status) == (200, 401)
+    file.write_text("the-second-token-2\n")
+    proxy.reload(config)
+    assert (first.call("GET", "/api/rules").status, second.call("GET", "/api/rules").status) == (401, 200)
+    file.write_text("short\n")
+    proxy.reload(config)
+    assert second.call("GET", "/api/rules").status == 200
+    assert "at least 16 characters" in second.call("GET", "/api/status").json["reloadError"]
+
+
+def test_relative_socket(start: Callable[..., Proxy], tmp_path: Path) -> None:
+    """A socket may be named by where proxyd was started; one without a file is everybody's."""
+    proxy = start(admin={"listen": ["unix:a.sock"]})
+    assert Admin(path=str(proxy.folder / "a.sock"), token=None).call("POST", "/api/rules", RULE).status == 201

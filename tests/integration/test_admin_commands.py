@@ -134,7 +134,9 @@ def test_nobody_there(proxy: Proxy) -> None:
     denied = Shell(f"http://127.0.0.1:{proxy.admin_ports[0]}", None).run("rules", "list")
     assert denied.status == 1 and "PROXYD_ADMIN_TOKEN" in denied.err
     reader = Shell(f"http://127.0.0.1:{proxy.admin_ports[0]}/", READER)
-    assert reader.run("rules", "remove", "file").err == "This token may only read.\n"
+    assert reader.run("rules", "remove", "file").err == (
+        "You may only read here; to write needs a token of the role write.\n"
+    )
     assert all(WRITER not in one.err for one in (nobody, other, denied))
 
 

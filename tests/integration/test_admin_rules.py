@@ -468,3 +468,31 @@ def test_killed_while_writing(managed: Proxy) -> None:
         assert set(answered) - {"file"} <= set(kept) and len(kept) <= len(answered) - 1 + turn + 1
         assert len(proxy.admin.call("GET", "/api/history?limit=1000").json) == len(kept)
     proxy.stop()
+
+
+def test_no_change(managed: Proxy) -> None:
+    """What changes nothing is in no history, and leaves the entity tag as it is."""
+    admin = managed.admin
+    admin.add(id="one", pattern="^/x", target="http://127.0.0.1:1")
+    tag = admin.call("GET", "/api/rules/one").fields["etag"]
+    for change in ({}, {"enabled": True}, {"rewrite": None}, {"name": "test"}, {"headers": {}}):
+        assert admin.call("PUT", "/api/rules/one", change).fields["etag"] == tag
+    admin.call("PUT", "/api/rules/reorder", {"ids": ["one"]})
+    assert len(admin.call("GET", "/api/history").json) == 1
+
+
+def test_last_order(managed: Proxy) -> None:
+    """Behind the largest order there is room all the same."""
+    admin = managed.admin
+    admin.add(id="b", pattern="^/x", target="http://127.0.0.1:1", order=1_000_000_000)
+    assert admin.add(id="a", pattern="^/x", target="http://127.0.0.1:1")["order"] == 1_000_000_000
+    assert admin.ids() == ["file", "a", "b"]
+    over = {"name": "n", "pattern": "a", "target": "http://a", "order": 1_000_000_001}
+    assert admin.call("POST", "/api/rules", over).error == "must be at most 1000000000"
+
+
+def test_explain_where_a_rule_must_not_lead(managed: Proxy) -> None:
+    """What will be refused is said beforehand, where an address is known."""
+    managed.admin.add(pattern="^/meta", target="http://169.254.169.254/latest")
+    told = managed.admin.call("POST", "/api/explain", {"url": "/meta"}).json
+    assert told["status"] == 502 and "link-local" in told["error"]

@@ -44,15 +44,20 @@ def is_loopback(host: str) -> bool:
 
 
 class Access:
-    """Decides who calls, and whether from where they may."""
+    """
+    Decides who calls, and whether from where they may.
+
+    @ivar needs_token: whether callers have to show one.
+    @ivar tokens: the ones that are good.
+    """
 
     def __init__(self, admin: Admin, clock: IReactorTime) -> None:
         """
         @raise proxyd.errors.ConfigError: the file of a token cannot be read, or holds none.
         """
         self._hosts = frozenset(host.lower() for host in admin.hosts)
-        self._needs_token = bool(admin.tokens)
-        self._tokens = Tokens(admin.tokens)
+        self.needs_token = bool(admin.tokens)
+        self.tokens = Tokens(admin.tokens)
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
         self._clock = clock
 
@@ -83,14 +88,14 @@ class Access:
 
         @raise CallError: 401 without a good token; 429 after too many bad ones.
         """
-        if not self._needs_token:
+        if not self.needs_token:
             return Caller("unix socket", "write") if isinstance(here, UNIXAddress) else Caller("loopback", "read")
         lines = values(head.fields, b"authorization")
         scheme, _, presented = (lines[0] if len(lines) == 1 else b"").partition(b" ")
         if scheme.lower() != b"bearer":
             raise CallError(401, "A token is needed: Authorization: Bearer TOKEN.", fields=[_CHALLENGE])
         self._check_failures(address)
-        found = self._tokens.find(presented.strip())
+        found = self.tokens.find(presented.strip())
         if found is None:
             self._note_failure(address)
             raise CallError(401, "This token is not known here.", fields=[_CHALLENGE])

@@ -133,7 +133,8 @@ class AdminResource(Resource):
         chosen = next((pair for pair in found if pair[0].method == method), None)
         # Who may not write learns nothing of what could be written.
         if caller.role != "write" and (chosen[0].role == "write" if chosen else method not in ("GET", "OPTIONS")):
-            raise CallError(403, "This token may only read.")
+            needed = "a token of the role write" if self._access.needs_token else "admin.tokens, or the UNIX socket"
+            raise CallError(403, f"You may only read here; to write needs {needed}.")
         if chosen is None:
             if not found:
                 raise CallError(404, "There is no such call.")

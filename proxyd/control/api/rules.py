@@ -16,7 +16,7 @@ from proxyd.control.permissions import Permissions
 from proxyd.control.rulebook import DynamicRule, Edit, Rulebook
 from proxyd.control.store.values import Change, Document, RuleSet
 from proxyd.errors import ConfigError, RuleUnusable
-from proxyd.rules.codec import RuleDocument, mapping_from_rule
+from proxyd.rules.codec import MAX_ORDER, RuleDocument, mapping_from_rule
 from proxyd.rules.model import Rule, expand_variables
 
 _SHOWN_ONLY = ("readonly", "resolvedTarget", "problem")
@@ -126,7 +126,7 @@ class RulesAPI:
         given["id"] = str(uuid.uuid4()) if rule_id is None else rule_id
 
         def make(base: RuleSet) -> Edit:
-            document = self._checked(self._placed(given, base), None)
+            document, _ = self._checked(self._placed(given, base), None)
             if self._is_taken(document["id"], base):
                 raise CallError(409, f"The id {document['id']} is taken.", "id")
             return _edit("create", call, document["id"], None, document)
@@ -146,8 +146,11 @@ class RulesAPI:
                 raise CallError(400, "The id of a rule cannot be changed.", "id")
             before = dynamic.stored.document
             whole = {key: part for key, part in {**before, **given}.items() if part is not None}
-            document = self._checked(self._placed(whole, base), dynamic)
+            document, rule = self._checked(self._placed(whole, base), dynamic)
             _check_match(call, str(dynamic.stored.revision))
+            if dynamic.rule is not None and mapping_from_rule(rule) == mapping_from_rule(dynamic.rule):
+                # A default that is said is no change.
+                document = before
             return _edit("update", call, rule_id, before, document)
 
         await self._rulebook.change(make)
@@ -194,14 +197,15 @@ class RulesAPI:
         if document.get("order") is not None:
             return dict(document)
         others = (stored.document for stored in base.rules if stored.document["id"] != document["id"])
-        return {**document, "order": max((other["order"] for other in others), default=-1) + 1}
+        last = max((other["order"] for other in others), default=-1)
+        return {**document, "order": min(last + 1, MAX_ORDER)}
 
     def _is_taken(self, rule_id: str, base: RuleSet) -> bool:
         return any(rule.id == rule_id for rule in self._static_rules()) or rule_id in _ids(base)
 
-    def _checked(self, document: Mapping[str, Any], old: DynamicRule | None) -> Document:
+    def _checked(self, document: Mapping[str, Any], old: DynamicRule | None) -> tuple[Document, Rule]:
         """
-        A document that may be kept, with the secrets that came back hidden.
+        A document that may be kept, with the secrets that came back hidden, and its rule.
 
         @raise CallError: it may not.
         """
@@ -216,8 +220,8 @@ class RulesAPI:
         except ConfigError as error:
             raise CallError.from_problems(error.problems) from error
         for field, text in self._permissions.refusals(rule):
-            raise CallError(403, f"{field} {text}.", field)
-        return document
+            raise CallError(403, f"{field}: {text}.", field)
+        return document, rule
 
     # The history
 

@@ -24,13 +24,17 @@ _POLICY: Final[Fields] = [
     (
         b"Content-Security-Policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        b"require-trusted-types-for 'script'; trusted-types 'none'",
     ),
     (b"Referrer-Policy", b"no-referrer"),
     (b"Cross-Origin-Opener-Policy", b"same-origin"),
     (b"Cross-Origin-Resource-Policy", b"same-origin"),
 ]
-"""Nothing is run, shown or asked but what comes from here; nobody may frame the page."""
+"""
+Nothing is run, shown or asked but what comes from here; nobody may frame the page.  Where browsers know of trusted
+types (https://www.w3.org/TR/trusted-types/), no text can become elements or scripts, whatever our own scripts do.
+"""
 
 
 def page_files() -> dict[str, Open]:
