@@ -42,6 +42,7 @@ from proxyd.rules.proxy import (
     parse_proxy,
     parse_proxy_url,
 )
+from proxyd.rules.rate import parse_rate
 
 MAX_ORDER: Final = 1_000_000_000
 """The largest C{order}, and the smallest below zero."""
@@ -169,10 +170,8 @@ def _proxy_kind(value: object) -> str:
     return "<mapping>" if isinstance(value, dict | ProxyDocument) else "<text>"
 
 
-def _no_rate(value: object) -> object:
-    if value is not None:
-        raise ValueError("must be null; rate limits are not available yet")
-    return value
+def _valid_rate(text: str) -> str:
+    return parse_rate(text).source
 
 
 def _file_name(text: str) -> str:
@@ -189,7 +188,8 @@ Located = Callable[[str | None], str | None]
 """From the name of a file as it is written to where it is."""
 
 FileName = Annotated[str, AfterValidator(_file_name)]
-NoRate = Annotated[Any, AfterValidator(_no_rate)]
+RateField = Annotated[str, AfterValidator(_valid_rate)] | None
+"""Such as C{10/s}; C{none}; null is as the service has it."""
 
 _Glob = Annotated[str, AfterValidator(_valid_glob)]
 _Routes = Annotated[
@@ -312,7 +312,7 @@ class _Timeouts(Document):
 
 class _Limits(Document):
     body: Size | None = None
-    rate: NoRate = None
+    rate: RateField = None
 
 
 class RuleDocument(Document):
@@ -398,7 +398,9 @@ def _rule(document: RuleDocument, rule_id: str, located: Located) -> Rule:
         tls=TargetTLS(located(tls.ca), located(tls.certificate), located(tls.key), tls.server_name),
         endpoint=document.endpoint,
         timeouts=RuleTimeouts(timeouts.connect, timeouts.response, timeouts.body, timeouts.websocket_idle),
-        limits=RuleLimits(document.limits.body),
+        limits=RuleLimits(
+            document.limits.body, None if document.limits.rate is None else parse_rate(document.limits.rate)
+        ),
     )
 
 
@@ -436,5 +438,8 @@ def mapping_from_rule(rule: Rule) -> dict[str, Any]:
             "body": rule.timeouts.body,
             "websocketIdle": rule.timeouts.websocket_idle,
         },
-        "limits": {"body": rule.limits.body, "rate": None},
+        "limits": {
+            "body": rule.limits.body,
+            "rate": None if rule.limits.rate is None else rule.limits.rate.source,
+        },
     }

@@ -16,6 +16,7 @@ from proxyd.errors import RuleUnusable
 from proxyd.rules.globs import PublicRoutes
 from proxyd.rules.pattern import Pattern, Template
 from proxyd.rules.proxy import Proxy
+from proxyd.rules.rate import Rate
 
 if TYPE_CHECKING:
     # The URLs there are read by what is here.
@@ -260,9 +261,15 @@ class RuleTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class RuleLimits:
-    """Octets, 0 is no limit; C{None} is as the service has it."""
+    """
+    What requests may have; C{None} is as the service has it.
+
+    @ivar body: octets, 0 is no limit.
+    @ivar rate: how many one client may make; L{proxyd.rules.rate.NO_RATE} is no limit.
+    """
 
     body: int | None = None
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)

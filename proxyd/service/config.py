@@ -25,6 +25,7 @@ from proxyd.rules.codec import proxy_from, proxy_tls_from, rule_from_mapping
 from proxyd.rules.model import Rule, expand_variables, variables_in
 from proxyd.rules.problems import problems_in
 from proxyd.rules.proxy import ProxyTLS, Way
+from proxyd.rules.rate import parse_rate
 from proxyd.service.listening import is_private
 from proxyd.service.schema import ConfigDocument, Expanded, ListenerDocument
 from proxyd.service.settings import STDOUT, Config, Limits, Listener, ListenerTLS, Log, Outbound, Timeouts
@@ -105,7 +106,7 @@ class _Loading:
         return Config(
             listen=listen,
             timeouts=Timeouts(**dict(document.timeouts)),
-            limits=Limits(**{key: limit for key, limit in document.limits if key != "rate"}),
+            limits=self._limits(document),
             trusted_proxies=tuple(document.trusted_proxies),
             forwarded=document.forwarded,
             log=Log(access, document.log.format, document.log.query),
@@ -170,6 +171,11 @@ class _Loading:
         return Outbound(
             proxy_from(outbound.proxy, located) or Way.DIRECT, proxy_tls_from(outbound.tls, located) or ProxyTLS()
         )
+
+    def _limits(self, document: ConfigDocument) -> Limits:
+        given = dict(document.limits)
+        rate = given.pop("rate")
+        return Limits(**given, rate=None if rate is None else parse_rate(rate))
 
     def _admin(self, document: ConfigDocument) -> Admin:
         admin = document.admin

@@ -29,6 +29,7 @@ from proxyd.interfaces import IHeadResource
 from proxyd.rules.model import Match, Rule
 from proxyd.rules.outgoing import Outgoing
 from proxyd.service.last_hop import LIMITED_BY_HOPS, answer_options, answer_trace, is_last_hop
+from proxyd.service.rates import Rates
 from proxyd.service.snapshot import Snapshot
 from proxyd.websocket.relays import Relays
 
@@ -51,6 +52,7 @@ class RulesResource(Resource):
         self.snapshot = snapshot
         self._relays = relays
         self._now: Callable[[], float] = clock.seconds
+        self._rates = Rates(clock)
 
     def getChild(self, path: bytes, request: IRequest) -> IResource:
         return self
@@ -114,6 +116,8 @@ class RulesResource(Resource):
         try:
             match = snapshot.table.match(target.normal_path, head.host.host if head.host else None, now=self._now)
         except NoRuleMatches as error:
+            if snapshot.is_rated:
+                self._rates.admit(memo.client, snapshot.config.limits.rate, None)
             if authentication is None:
                 raise
             # Which paths there are is not for everybody to know.
@@ -121,6 +125,9 @@ class RulesResource(Resource):
             return
         rule = match.rule
         record.rule_id = rule.id
+        if snapshot.is_rated:
+            # Before anybody is asked who this is: guessing passwords is what it is for, too.
+            self._rates.admit(memo.client, snapshot.config.limits.rate, rule)
         if authentication is None:
             self._forward(snapshot, match, memo, None, head, channel)
             return

@@ -11,7 +11,7 @@ from twisted.internet.endpoints import serverFromString
 
 from proxyd.control.store.opening import store_problem
 from proxyd.rules.auth import AuthField, TokenDocument, distinct_names
-from proxyd.rules.codec import FileName, NoRate, ProxyField, ProxyTLSDocument
+from proxyd.rules.codec import FileName, ProxyField, ProxyTLSDocument, RateField
 from proxyd.rules.problems import Document
 from proxyd.service.settings import Limits, Log, Timeouts
 
@@ -127,7 +127,7 @@ class _Limits(Document):
     uri: Annotated[_Count, Field(ge=MIN_URI)] = _LIMITS.uri
     body: Annotated[_Count, Field(ge=0)] = _LIMITS.body
     max_message: Annotated[_Count, Field(ge=0)] = _LIMITS.max_message
-    rate: NoRate = None
+    rate: Annotated[RateField, BeforeValidator(_plain)] = None
 
 
 class _Log(Document):

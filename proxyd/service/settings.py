@@ -10,6 +10,7 @@ from proxyd.errors import Problem
 from proxyd.rules.auth import Auth
 from proxyd.rules.model import Rule
 from proxyd.rules.proxy import Proxy, ProxyTLS, Way
+from proxyd.rules.rate import Rate
 
 STDOUT: Final = "-"
 """The name of standard output in C{log.access}."""
@@ -47,7 +48,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Numbers of connections and of octets; 0 is no limit where it is allowed."""
+    """
+    Numbers of connections and of octets; 0 is no limit where it is allowed.
+
+    @ivar rate: how many requests one client may make of all rules that have no rate of their own.
+    """
 
     connections: int = 10000
     per_client: int = 0
@@ -57,6 +62,7 @@ class Limits:
     uri: int = 8192
     body: int = 0
     max_message: int = 0
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,7 @@ class Snapshot:
     @ivar trusted: the proxies whose word is believed.
     @ivar upstreams: the connections to its targets.
     @ivar environment: where variables are taken from.
+    @ivar is_rated: whether there is any limit on how many requests a client may make.
     @ivar authentication: who is asked whether a request may go on; L{None} if none is asked about.
     @ivar reported: what the log has said already of rules that cannot be followed.
     """
@@ -219,6 +220,7 @@ class Snapshot:
         self.trusted = TrustedProxies(config.trusted_proxies)
         self.upstreams = upstreams
         self.environment = environment
+        self.is_rated = config.limits.rate is not None or any(rule.limits.rate for rule in table.rules)
         self.passwords = passwords
         # Kept apart, so that serving a request without it costs one test.
         self._authentication = Authentication(config, self.table.rules, environment, upstreams, passwords, before)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+import yaml
 
-from tests.support.wire import Origin
+from tests.support.wire import Message, Origin
 
 
 @pytest.fixture
@@ -349,3 +350,34 @@ def test_client_goes_away_after_a_large_body(start, rule, own_origin: Origin) ->
             assert len(server.read_message().body) == 40000
             second.close()
             assert server.assert_cut() == b""
+
+
+def test_rates(start, own_origin: Origin) -> None:
+    """A client that makes too many requests is told to wait; other clients, and rules without a limit, are not."""
+    target = f"http://127.0.0.1:{own_origin.port}"
+    own_origin.answer_all()
+    proxy = start(
+        trustedProxies=["127.0.0.1"],
+        limits={"rate": "3/h"},
+        rules=[
+            {"name": "own", "pattern": "^/own", "target": target, "limits": {"rate": "1/m"}},
+            {"name": "free", "pattern": "^/free", "target": target, "limits": {"rate": "none"}},
+            {"name": "one", "pattern": "^/one", "target": target},
+            {"name": "two", "pattern": "^/two", "target": target},
+        ],
+    )
+    with proxy.connect() as client:
+
+        def ask(path: str, address: str = "192.0.2.1") -> Message:
+            client.request("GET", path, f"X-Forwarded-For: {address}")
+            return client.read_message()
+
+        assert [ask(path).status for path in ("/one", "/two", "/none", "/one", "/none")] == [200, 200, 404, 429, 429]
+        refused = ask("/two")
+        assert refused.status == 429 and 1 <= int(refused.get("Retry-After") or 0) <= 1200
+        assert "http_request_denied" in (refused.get("Proxy-Status") or "")
+        assert ask("/one", "192.0.2.2").status == 200
+        assert [ask("/own").status for _ in range(2)] == [200, 429]
+        assert [ask("/free").status for _ in range(9)] == [200] * 9
+        proxy.reload({**yaml.safe_load(proxy.config.read_text())})
+        assert (ask("/one").status, ask("/own").status) == (429, 429)

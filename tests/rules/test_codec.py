@@ -12,6 +12,7 @@ from proxyd.errors import ConfigError
 from proxyd.rules.codec import mapping_from_rule, rule_from_mapping
 from proxyd.rules.model import Rule, RuleLimits, RuleTimeouts, TargetTLS
 from proxyd.rules.proxy import PacSource, Way
+from proxyd.rules.rate import Rate
 
 MINIMAL = {"name": "api", "pattern": "^/api/(.*)", "target": "http://127.0.0.1:8080"}
 DEFAULTS: dict[str, Any] = {
@@ -62,7 +63,7 @@ FULL: dict[str, Any] = {
     "tls": {"ca": "ca.pem", "certificate": "/c.pem", "key": "k.pem", "serverName": "a.example"},
     "endpoint": "unix:/run/app.sock",
     "timeouts": {"connect": 1, "response": 2.5, "body": 0, "websocketIdle": 60},
-    "limits": {"body": 1000, "rate": None},
+    "limits": {"body": 1000, "rate": "10/s"},
 }
 
 
@@ -88,7 +89,7 @@ def test_every_field() -> None:
     assert rule.headers == tuple(FULL["headers"].items())
     assert rule.tls == TargetTLS("ca.pem", "/c.pem", "k.pem", "a.example")
     assert rule.timeouts == RuleTimeouts(1, 2.5, 0, 60)
-    assert rule.limits == RuleLimits(1000)
+    assert rule.limits == RuleLimits(1000, Rate("10/s", 10, 1))
     assert rule.change_origin and rule.relative_paths
     assert not (rule.secure or rule.ws or rule.enabled)
     assert (rule.order, rule.base, rule.endpoint) == (7, "/app/", "unix:/run/app.sock")
@@ -178,7 +179,8 @@ def test_file_names_begin_in_the_folder() -> None:
         ({"timeouts": {"connect": -1}}, "timeouts.connect (rule 'api'): must be at least 0"),
         ({"timeouts": {"body": float("inf")}}, "timeouts.body (rule 'api'): must be a finite number"),
         ({"limits": {"body": 1.5}}, "limits.body (rule 'api'): must be a whole number, not a decimal"),
-        ({"limits": {"rate": 5}}, "limits.rate (rule 'api'): must be null; rate limits are not available yet"),
+        ({"limits": {"rate": 5}}, "limits.rate (rule 'api'): must be a string, not a number"),
+        ({"limits": {"rate": "5"}}, "limits.rate (rule 'api'): must be a number of requests and a unit, such as 10/s"),
     ],
 )
 def test_bad_rules(fields: dict[str, Any], problem: str) -> None:
