@@ -8,26 +8,25 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
 from zope.interface import implementer
 
-from proxyd.control.auth.roles import Answered, Authenticator, Granted, Verdict
+from proxyd.control.auth.roles import Authenticator, Granted, Verdict
 from proxyd.errors import ExchangeError, NoRuleMatches
 from proxyd.forward.channel import Channel
 from proxyd.forward.exchange import Exchange
 from proxyd.forward.resources import serve_resource
-from proxyd.forward.roles import Body
 from proxyd.http.forwarded import forwarding
-from proxyd.http.head import RequestHead, is_bodiless
+from proxyd.http.head import RequestHead
 from proxyd.http.trace import is_traced, traced
 from proxyd.http.upgrade import is_upgrade
 from proxyd.interfaces import IHeadResource
 from proxyd.rules.model import Match, Rule
 from proxyd.rules.outgoing import Outgoing
+from proxyd.service.asking import NOBODY, Asking, judge
 from proxyd.service.last_hop import LIMITED_BY_HOPS, answer_options, answer_trace, is_last_hop
 from proxyd.service.rates import Rates
 from proxyd.service.snapshot import Snapshot
@@ -153,19 +152,19 @@ class RulesResource(Resource):
         @param go_on: called when it may.
         """
         if authenticator is None:
-            go_on(_NOBODY, head, channel)
+            go_on(NOBODY, head, channel)
             return
         verdict = authenticator.check(head, memo.forwarding)
         if isinstance(verdict, Granted):
             channel.record.user = verdict.user
             go_on(verdict, head, channel)
             return
-        asking = _Asking(verdict)
+        asking = Asking(verdict)
         channel.serve(asking, upgrade=bool(head.upgrade) and is_upgrade(head))
 
         def answered(result: Verdict | Failure) -> None:
             if not asking.cancelled:
-                self._attempt(partial(_judge, result, go_on), head, channel)
+                self._attempt(partial(judge, result, go_on), head, channel)
 
         verdict.addBoth(answered)
 
@@ -208,63 +207,9 @@ class RulesResource(Resource):
         exchange.start()
 
 
-_NOBODY = Granted()
-"""Who needs no authentication."""
-
-
-class _Asking:
-    """Answers a request while nobody knows yet who is to answer it."""
-
-    __slots__ = ("_verdict", "cancelled")
-
-    def __init__(self, verdict: Deferred[Verdict]) -> None:
-        self._verdict = verdict
-        self.cancelled = False
-
-    def body_received(self, payload: bytes, ended: bool) -> None:
-        """Nobody has asked for it."""
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        self._verdict.cancel()
-
-    def pause(self) -> None:
-        """There is nothing to pause."""
-
-    def resume(self) -> None:
-        """There is nothing to resume."""
-
-
 def _is_public(rule: Rule, head: RequestHead) -> bool:
     routes = rule.public_routes
     return routes is not None and routes.is_public(head.target.normal_path, head.method.decode("ascii"))
-
-
-def _judge(
-    result: Verdict | Failure,
-    go_on: Callable[[Granted, RequestHead, Channel], None],
-    head: RequestHead,
-    channel: Channel,
-) -> None:
-    if isinstance(result, Failure):
-        result.raiseException()
-    elif isinstance(result, Answered):
-        _pass_on(result, head, channel)
-    else:
-        channel.record.user = result.user
-        go_on(result, head, channel)
-
-
-def _pass_on(answer: Answered, head: RequestHead, channel: Channel) -> None:
-    """Send an authentication server's answer."""
-    channel.record.origin = answer.origin
-    fields, body = answer.fields, answer.body
-    if body is None:
-        channel.respond(answer.status, answer.reason, fields, Body.NONE)
-    else:
-        fields = [*fields, (b"Content-Length", b"%d" % len(body))]
-        shown = b"" if is_bodiless(answer.status, head.method) else body
-        channel.respond(answer.status, answer.reason, fields, Body.LENGTH, shown)
 
 
 def _end(
