@@ -142,7 +142,8 @@ class ControlPlane:
         for index, (listener, tls) in enumerate(zip(self._config.admin_listen, self.tls, strict=True)):
             failures: list[Failure] = []
             private = Listener(only_ours(listener.endpoint), listener.tls)
-            listen(self._reactor, private, self.site, tls).addCallbacks(self.ports.append, failures.append)
+            listening = listen(self._reactor, private, self.site, tls, lambda one: self.snapshot.trusted.trusts(one))
+            listening.addCallbacks(self.ports.append, failures.append)
             if failures:
                 text = f"cannot listen on {listener.endpoint}: {failures[0].value}"
                 raise ConfigError((Problem(("admin", "listen", index), text),), self._config.source)

@@ -123,6 +123,9 @@ class ProxyService(Service):
     def _all_tls(self) -> list[ServerTLS | None]:
         return [*self._tls, *self.control.tls]
 
+    def _trusts(self, address: str) -> bool:
+        return self.snapshot.trusted.trusts(address)
+
     def _listeners(self) -> list[IAddress]:
         return [port.getHost() for port in (*self.ports, *self.control.ports)]
 
@@ -148,7 +151,8 @@ class ProxyService(Service):
         """
         for index, (listener, tls) in enumerate(zip(self.config.listen, self._tls, strict=True)):
             failures: list[Failure] = []
-            listen(self._reactor, listener, self.site, tls).addCallbacks(self.ports.append, failures.append)
+            listening = listen(self._reactor, listener, self.site, tls, self._trusts)
+            listening.addCallbacks(self.ports.append, failures.append)
             if failures:
                 problem = Problem(("listen", index), f"cannot listen on {listener.endpoint}: {failures[0].value}")
                 raise ConfigError((problem,), self.config.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from zope.interface import implementer
 from proxyd.control.api.access import is_loopback
 from proxyd.errors import ConfigError, Problem
 from proxyd.outbound.tls import read_certificates
+from proxyd.service.proxy_protocol import PREFIX, proxy_protocol
 from proxyd.service.settings import Listener, ListenerTLS
 
 BACKLOG = 1024
@@ -159,26 +161,31 @@ def with_backlog(endpoint: str) -> str:
     """
     @return: the endpoint string, with room for L{BACKLOG} connections that wait to be accepted unless it says how many.
     """
-    kind = endpoint.removeprefix("haproxy:").partition(":")[0]
+    kind = endpoint.partition(":")[0]
     if kind not in ("tcp", "tcp6", "ssl", "unix") or ":backlog=" in endpoint:
         return endpoint
     return f"{endpoint}:backlog={BACKLOG}"
 
 
 def listen(
-    reactor: Any, listener: Listener, factory: IProtocolFactory, tls: ServerTLS | None
+    reactor: Any, listener: Listener, factory: IProtocolFactory, tls: ServerTLS | None, trusts: Callable[[str], bool]
 ) -> Deferred[IListeningPort]:
     """
     Listen on one endpoint.
+
+    @param trusts: whether an address is that of a proxy whose word is believed.
 
     @return: fails with whatever makes that impossible.
     """
     if tls is not None:
         factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
     try:
-        endpoint = serverFromString(reactor, with_backlog(listener.endpoint))
+        plain = listener.endpoint.removeprefix(PREFIX)
+        endpoint = serverFromString(reactor, with_backlog(plain))
     except (IndexError, KeyError):
         # The configuration has been checked: only what systemd was to hand over can be missing now.
         return fail(LookupError("systemd has not handed this socket over"))
+    if plain != listener.endpoint:
+        endpoint = proxy_protocol(endpoint, trusts)
     listening: Deferred[IListeningPort] = endpoint.listen(factory)
     return listening

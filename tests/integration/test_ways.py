@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
 from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import Authority, client_context
 from tests.support.wire import PATIENCE_S, Origin, Wire
 
 
@@ -109,6 +112,7 @@ def test_haproxy_listener(start, own_origin: Origin) -> None:
     """Behind HAProxy's PROXY protocol the client is whom it names."""
     proxy = start(
         listen=["haproxy:tcp:0:interface=127.0.0.1"],
+        trustedProxies=["127.0.0.1"],
         rules=[{"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}],
     )
     with proxy.connect() as client:
@@ -118,6 +122,62 @@ def test_haproxy_listener(start, own_origin: Origin) -> None:
         assert server.read_message().get("X-Real-IP") == "192.0.2.9"
         server.respond("hello")
         assert client.read_message().body == b"hello"
+
+
+def test_haproxy_version_2(start, own_origin: Origin, tmp_path: Path) -> None:
+    """The binary header, in front of TLS, with IPv6 addresses; what comes in the same segment is the client's."""
+    authority = Authority(tmp_path)
+    certificate = str(authority.sign("a.test"))
+    proxy = start(
+        listen=[{"endpoint": "haproxy:tcp:0:interface=127.0.0.1", "tls": {"certificates": [certificate]}}],
+        trustedProxies=["127.0.0.0/8"],
+        rules=[{"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}],
+    )
+    addresses = socket.inet_pton(socket.AF_INET6, "2001:db8::9") + socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+    with proxy.connect() as plain:
+        signature = b"\r\n\r\n\0\r\nQUIT\n"
+        plain.send(signature + struct.pack("!BBH", 0x21, 0x21, 36) + addresses + struct.pack("!HH", 5555, 443))
+        with plain.over_tls(client_context(authority.file), "a.test") as client:
+            client.request("GET", "/")
+            server = own_origin.accept()
+            request = server.read_message()
+            assert (request.get("X-Real-IP"), request.get("X-Forwarded-Proto")) == ("2001:db8::9", "https")
+            server.respond("hello")
+            assert client.read_message().body == b"hello"
+
+
+def test_haproxy_from_anybody(start, own_origin: Origin) -> None:
+    """Who is not trusted names no client: its connections are closed, and the log says whose, once."""
+    rules = [{"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}]
+    config = {"listen": ["haproxy:tcp:0:interface=127.0.0.1"], "rules": rules, "trustedProxies": ["192.0.2.1"]}
+    proxy = start(**config)
+    for _ in range(3):
+        with proxy.connect() as client, contextlib.suppress(OSError):
+            client.send(b"PROXY TCP4 192.0.2.9 192.0.2.1 5555 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.read_all() == b""
+    own_origin.assert_idle()
+    proxy.output.wait_for("127.0.0.1 is not among trustedProxies")
+    proxy.reload({**config, "trustedProxies": ["127.0.0.1"]})
+    with proxy.connect() as client:
+        client.send(b"PROXY TCP4 192.0.2.9 192.0.2.1 5555 80\r\n")
+        client.request("GET", "/")
+        server = own_origin.accept()
+        assert server.read_message().get("X-Real-IP") == "192.0.2.9"
+        server.respond("hello")
+        assert client.read_message().body == b"hello"
+    assert proxy.output.text.count("is not among trustedProxies") == 1
+
+
+def test_haproxy_nonsense(start, own_origin: Origin) -> None:
+    """What is no header ends the connection; one that never ends has the time of a head."""
+    proxy = start(
+        listen=["haproxy:tcp:0:interface=127.0.0.1"], trustedProxies=["127.0.0.1"], timeouts={"header": 0.5}, rules=[]
+    )
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for octets in (request, b"PROXY TCP4 nonsense\r\n", b"PROXY " + b"x" * 200, b"PROXY TCP4"):
+        with proxy.connect() as client, contextlib.suppress(OSError):
+            client.send(octets)
+            assert client.read_all() == b""
 
 
 def test_hosts(start, own_origin: Origin) -> None:

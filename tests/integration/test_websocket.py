@@ -1511,7 +1511,7 @@ def test_unix_sockets(start, tmp_path: Path, reactor: str | None) -> None:
 
 def test_haproxy_listener(start, rule, own_origin: Origin) -> None:
     """Behind HAProxy's PROXY protocol the relay takes the wrapper over."""
-    proxy = start(listen=["haproxy:tcp:0:interface=127.0.0.1"], rules=[rule])
+    proxy = start(listen=["haproxy:tcp:0:interface=127.0.0.1"], trustedProxies=["127.0.0.1"], rules=[rule])
     with proxy.connect() as client:
         client.send(b"PROXY TCP4 192.0.2.9 192.0.2.1 5555 80\r\n")
         client.request("GET", "/", *UPGRADE)

@@ -17,7 +17,6 @@ from tests.support.certificates import Authority
     [
         ("tcp:80", f"tcp:80:backlog={BACKLOG}"),
         ("tcp6:80:interface=\\:\\:1", f"tcp6:80:interface=\\:\\:1:backlog={BACKLOG}"),
-        ("haproxy:tcp:80", f"haproxy:tcp:80:backlog={BACKLOG}"),
         ("unix:/run/a.sock:mode=600", f"unix:/run/a.sock:mode=600:backlog={BACKLOG}"),
         ("tcp:80:backlog=5", "tcp:80:backlog=5"),
         ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),

@@ -37,6 +37,7 @@ export const GROUPS = [
   ['Time-outs and limits', [
     ...Object.entries(TIMES).map(([name, label]) => [`timeouts.${name}`, 'number', `${label}, seconds`]),
     ['limits.body', 'number', 'Largest request body, octets'],
+    ['limits.rate', 'line', 'Requests of one client', 'Such as 10/s, 100/m or 1000/h, or none.'],
   ]],
   ['Id', [['id', 'line', 'Id', 'Letters, digits, dots, - and _. Empty: one is made up.']]],
 ];
