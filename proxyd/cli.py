@@ -9,6 +9,7 @@ has more (L{proxyd.shell}).
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 
@@ -57,9 +58,19 @@ def main(argv: list[str] | None = None) -> int:
 
     @param argv: the arguments without the program's name; those of this process by default.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows ASCII only shows the rest in another way.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as error:
         return int(error.code or 0)
-    run: int = arguments.run(arguments)
-    return run
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough, such as head; Python would complain of that again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status

@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
     except (ConfigError, Unreachable, Refused) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n" if arguments.json else _shown(told))
+    sys.stdout.write(json.dumps(told, indent=2) + "\n" if arguments.json else _shown(told))
     return 0 if told["status"] is None else 1
 
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from proxyd.commands.table import printable
 from proxyd.errors import ProxydError
 
 URL_VARIABLE: Final = "PROXYD_ADMIN_URL"
@@ -61,7 +62,7 @@ class Remote:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         """
-        @raise Unreachable: the environment names no URL of one.
+        @raise Unreachable: the environment names no URL of one, or holds no token.
         """
         url = environment.get(URL_VARIABLE) or DEFAULT_URL
         found = _URL.fullmatch(url)
@@ -72,6 +73,8 @@ class Remote:
         self._scheme, self._authority = found[1], found[2]
         self._base = (found[3] or "").removesuffix("/")
         self._token = environment.get(TOKEN_VARIABLE)
+        if self._token and not (self._token.isascii() and self._token.isprintable()):
+            raise Unreachable(f"{TOKEN_VARIABLE} holds something else than a token")
 
     def call(self, method: str, path: str, body: Any = None, tag: str = "") -> Reply:
         """
@@ -92,7 +95,10 @@ class Remote:
         if body is not None or method == "POST":
             headers["Content-Type"] = "application/json"
         octets = None if body is None else json.dumps(body).encode()
-        connection = self._connection()
+        try:
+            connection = self._connection()
+        except http.client.InvalidURL as error:
+            raise Unreachable(f"{URL_VARIABLE} has no host and port: {error}") from error
         try:
             connection.request(method, self._base + path, octets, headers)
             answer = connection.getresponse()
@@ -136,7 +142,8 @@ def _text(status: int, content: Any) -> str:
     if not isinstance(content, dict) or "error" not in content:
         return f"the admin API answers {status}"
     hint = f" (set {TOKEN_VARIABLE})" if status == 401 else ""
-    problems = content.get("problems") or [{"field": content.get("field"), "error": content["error"]}]
+    problems = content.get("problems") or [content]
     return "\n".join(
-        f"{one['field']}: {one['error']}" if one.get("field") else f"{one['error']}{hint}" for one in problems
+        printable(f"{one['field']}: {one['error']}" if one.get("field") else f"{one['error']}{hint}")
+        for one in problems
     )

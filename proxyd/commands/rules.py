@@ -79,14 +79,19 @@ def main(arguments: argparse.Namespace) -> int:
     """Do what the arguments say, and return the exit status."""
     try:
         answer = arguments.act(Remote(os.environ), arguments)
+        as_json = json.dumps(answer, indent=2) + "\n"
+        text = as_json if arguments.json else arguments.show(answer)
     except Refused as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except (Unreachable, ValueError) as error:
         sys.stderr.write(f"proxyd: {error}\n")
         return 2
-    as_json = json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
-    sys.stdout.write(as_json if arguments.json else arguments.show(answer))
+    except (AttributeError, KeyError, TypeError) as error:
+        # Whatever is there answers JSON of another shape.
+        sys.stderr.write(f"proxyd: what is at {URL_VARIABLE} is no admin API that this program knows: {error!r}\n")
+        return 2
+    sys.stdout.write(text)
     return 0
 
 
@@ -174,9 +179,13 @@ def _value(path: str, text: str) -> Any:
     if path in _TEXTS or path.startswith("headers."):
         return text
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        json.dumps(value)
     except yaml.YAMLError as error:
         raise ValueError(f"the value of {path} is no YAML: {text!r}") from error
+    except TypeError as error:
+        raise ValueError(f"the value of {path} is of a kind that JSON does not know; put it in quotes") from error
+    return value
 
 
 # What people see

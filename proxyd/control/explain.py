@@ -26,7 +26,7 @@ from proxyd.outbound.guard import Guard
 from proxyd.outbound.pac import PacRoute
 from proxyd.outbound.route import Route
 from proxyd.rules.auth import NO_AUTH, Auth, BasicAuth, BearerAuth, ForwardAuth
-from proxyd.rules.globs import Globs
+from proxyd.rules.globs import host_globs
 from proxyd.rules.model import Match, Rule
 from proxyd.rules.outgoing import Outgoing
 from proxyd.rules.proxy import Proxy, ProxySettings, Way
@@ -220,15 +220,15 @@ def _match(table: RuleTable, head: RequestHead, now: Callable[[], float], tried:
     host = (head.host.host if head.host else "").lower().removesuffix(".")
     deadline = now() + MATCH_BUDGET_S
     for rule in table.rules:
-        why, groups = "", None
+        left = deadline - now()
+        if left <= 0:
+            raise MatchTooSlow(rule.id)
+        groups = None
         if not rule.enabled:
             why = "it is disabled"
         elif rule.hosts and not _is_for(rule.hosts, host):
             why = f"the host {host or 'that is not said'} is none of {', '.join(rule.hosts)}"
         else:
-            left = deadline - now()
-            if left <= 0:
-                raise MatchTooSlow(rule.id)
             try:
                 groups = rule.pattern.search(path, left)
             except MatchLimitError as error:
@@ -241,8 +241,7 @@ def _match(table: RuleTable, head: RequestHead, now: Callable[[], float], tried:
 
 
 def _is_for(globs: tuple[str, ...], host: str) -> bool:
-    # A glob takes long to compile, and most hosts are none.
-    return bool(host) and (host in globs or Globs(glob.lower() for glob in globs).matches(host))
+    return bool(host) and host_globs(globs).matches(host)
 
 
 def _matched(match: Match) -> Matched:
@@ -287,9 +286,15 @@ def _sent(
     came = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in head.fields]
     base = outgoing.url
     scheme = "https" if base.secure else "http"
+    url = f"{scheme}://{base.host_value.decode('ascii')}{target.decode('latin-1')}"
+    if match.rule.target.variables and not secrets:
+        # What a variable holds is not for everybody, wherever it has got to.
+        url = match.rule.target.source
+        hidden = base.host_value.decode("ascii")
+        sent = [[name, MASK if hidden in value else value] for name, value in sent]
     return Sent(
         method=head.method.decode("ascii"),
-        url=f"{scheme}://{base.host_value.decode('ascii')}{target.decode('latin-1')}",
+        url=url,
         fields=sent,
         added=_without(sent, came),
         removed=_without(came, sent),

@@ -87,7 +87,7 @@ class Metrics:
     """
     Everything that is counted.
 
-    @ivar errors: exchanges that failed by no fault of their client's, and not because an operator closed them.
+    @ivar errors: exchanges answered 5xx, by whomever, and those broken off by no fault of their client's.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -137,9 +137,9 @@ class Metrics:
                 of_rule.origin += origin
         if record.failed:
             self._failures[record.failed_party, record.failed_stage] += 1
-            # What is answered 4xx, no rule's paths among it, is what clients ask for.
-            if record.failed_party not in ("client", OPERATOR) and status // 100 != 4:
-                self.errors += 1
+        # What is answered 4xx, no rule's paths among it, is what clients ask for.
+        if status >= 500 or (status < 400 and record.failed and record.failed_party not in ("client", OPERATOR)):
+            self.errors += 1
 
     def keep_rules(self, rule_ids: Container[str]) -> None:
         """Show no more of rules that are none of these: their places are for others."""

@@ -531,6 +531,8 @@ class Channel(protocol.Protocol):
             self.transport.resumeProducing()
         self._responder = None
         self._recording = False
+        # No request will repeat its fields; what follows from them can be large, and this may last for days.
+        self.head.memo = self._previous = None
         early, self._buffer = self._buffer, b""
         return early, self.record
 

@@ -156,7 +156,9 @@ class Upstream:
     def retire(self) -> None:
         """Keep no connection after its exchange, and none that is unused."""
         self._retired = True
-        for connection in self._idle:
+        # Forgotten at once: over TLS a connection takes a while to end, and who began before may still ask for one.
+        idle, self._idle = self._idle, []
+        for connection in idle:
             connection.close()
 
 

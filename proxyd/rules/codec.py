@@ -28,7 +28,7 @@ from pydantic import (
 from proxyd.errors import ConfigError, Problem
 from proxyd.http.fields import HOP_BY_HOP, valid_name, valid_value
 from proxyd.rules.auth import AuthField, auth_from, mapping_from_auth
-from proxyd.rules.globs import PublicRoutes, compile_glob
+from proxyd.rules.globs import PublicRoutes, compile_glob, host_globs
 from proxyd.rules.model import OriginTemplate, Rule, RuleLimits, RuleTimeouts, TargetTLS, variables_in
 from proxyd.rules.pattern import Pattern, Template
 from proxyd.rules.problems import Document, kind_of, problems_in
@@ -43,6 +43,9 @@ from proxyd.rules.proxy import (
     parse_proxy_url,
 )
 from proxyd.rules.rate import parse_rate
+
+MAX_MEMBERS: Final = 256
+"""The most members of a rule's list or mapping."""
 
 MAX_ORDER: Final = 1_000_000_000
 """The largest C{order}, and the smallest below zero."""
@@ -69,8 +72,9 @@ _pattern = lru_cache(maxsize=16)(Pattern)
 
 
 def _id(text: str) -> str:
-    if not _ID.fullmatch(text) or text == "reorder":
-        raise ValueError("must be 1 to 64 letters, digits, '.', '_' or '-', and not 'reorder'")
+    # The last three are no segments of a path that would be a rule's.
+    if not _ID.fullmatch(text) or text in ("reorder", ".", ".."):
+        raise ValueError("must be 1 to 64 letters, digits, '.', '_' or '-', and not 'reorder', '.' or '..'")
     return text
 
 
@@ -98,6 +102,16 @@ def _valid_host(text: str) -> str:
     if not _HOST_GLOB.fullmatch(text):
         raise ValueError("must be a host or a glob of hosts, without port or brackets; write names in ASCII (xn--…)")
     return text
+
+
+def _compiled_hosts(hosts: list[str]) -> list[str]:
+    host_globs(tuple(hosts))
+    return hosts
+
+
+def _compiled_routes(routes: list[str] | dict[str, list[str]]) -> list[str] | dict[str, list[str]]:
+    PublicRoutes(routes)
+    return routes
 
 
 def _valid_origin(text: str) -> str:
@@ -192,14 +206,19 @@ RateField = Annotated[str, AfterValidator(_valid_rate)] | None
 """Such as C{10/s}; C{none}; null is as the service has it."""
 
 _Glob = Annotated[str, AfterValidator(_valid_glob)]
+_Globs = Annotated[list[_Glob], Field(max_length=MAX_MEMBERS)]
 _Routes = Annotated[
-    Annotated[list[_Glob], Tag("<list>")]
-    | Annotated[dict[Annotated[str, AfterValidator(_valid_method)], list[_Glob]], Tag("<mapping>")],
+    Annotated[_Globs, Tag("<list>")]
+    | Annotated[dict[Annotated[str, AfterValidator(_valid_method)], _Globs], Tag("<mapping>")],
     Discriminator(_list_or_mapping),
+    AfterValidator(_compiled_routes),
 ]
+_Origins = list[Annotated[str, AfterValidator(_valid_origin)]]
+_Hosts = list[Annotated[str, AfterValidator(_valid_host)]]
 _Headers = Annotated[
     dict[Annotated[str, AfterValidator(_valid_field_name)], Annotated[str | None, AfterValidator(_valid_field_value)]],
     AfterValidator(_distinct),
+    Field(max_length=MAX_MEMBERS),
 ]
 
 
@@ -321,11 +340,11 @@ class RuleDocument(Document):
     id: Annotated[str, AfterValidator(_id)] | None = None
     name: Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_one_line)]
     pattern: Annotated[str, AfterValidator(_valid_pattern)]
-    hosts: Annotated[list[Annotated[str, AfterValidator(_valid_host)]], Field(min_length=1)] | None = None
+    hosts: Annotated[_Hosts, Field(min_length=1, max_length=MAX_MEMBERS), AfterValidator(_compiled_hosts)] | None = None
     target: Annotated[str, AfterValidator(_valid_target)]
     rewrite: str | None = None
     change_origin: bool = False
-    origins: Annotated[list[Annotated[str, AfterValidator(_valid_origin)]], Field(min_length=1)] | None = None
+    origins: Annotated[_Origins, Field(min_length=1, max_length=MAX_MEMBERS)] | None = None
     secure: bool = True
     ws: bool = True
     headers: _Headers = {}

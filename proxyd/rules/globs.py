@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from corvus_regex_ecma262 import MatchLimitError, Regex
@@ -70,6 +71,17 @@ class Globs:
             return self._search(text, timeout=GLOB_BUDGET_S) is not None
         except MatchLimitError:
             return False
+
+
+# A table of ten thousand rules is made anew with each change of one of them.
+@lru_cache(maxsize=16384)
+def host_globs(hosts: tuple[str, ...]) -> Globs:
+    """
+    Return the globs of a rule's hosts, for hosts in lower case.
+
+    @raise ValueError: they are too long together.
+    """
+    return Globs(host.lower() for host in hosts)
 
 
 def compile_glob(text: str) -> Globs:

@@ -226,7 +226,9 @@ class OriginTemplate:
             try:
                 self._resolved = (text, parse_target_url(text))
             except ValueError as error:
-                raise RuleUnusable(f"the target {self.source} {error}") from error
+                # What is wrong may hold what the variables hold.
+                names = ", ".join(self.variables)
+                raise RuleUnusable(f"the target {self.source} is no URL with {names} as it is now") from error
         return self._resolved[1]
 
     def __eq__(self, other: object) -> bool:

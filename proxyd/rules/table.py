@@ -20,7 +20,7 @@ from corvus_regex_ecma262 import Match as Groups
 from corvus_regex_ecma262 import MatchLimitError
 
 from proxyd.errors import MatchTooSlow, NoRuleMatches
-from proxyd.rules.globs import Globs
+from proxyd.rules.globs import host_globs
 from proxyd.rules.model import Match, Rule
 
 MATCH_BUDGET_S: Final = 0.05
@@ -56,7 +56,7 @@ class _Entry:
         self.index = index
         self.rule = rule
         self.search = rule.pattern.search
-        self.hosts = Globs(glob.lower() for glob in rule.hosts) if rule.hosts else None
+        self.hosts = host_globs(rule.hosts) if rule.hosts else None
 
 
 class _Set:

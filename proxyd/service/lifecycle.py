@@ -33,6 +33,7 @@ from proxyd.forward.record import Record
 from proxyd.forward.site import ProxySite
 from proxyd.interfaces import IAccessLog
 from proxyd.outbound.guard import Guard
+from proxyd.rules.auth import files_of
 from proxyd.rules.table import RuleTable
 from proxyd.service.access_log import open_access_log
 from proxyd.service.control import ControlPlane, in_force
@@ -53,7 +54,7 @@ DESCRIPTORS_EACH = 2
 
 
 MANY_RULES = 1000
-"""A table of so many rules takes 10 ms to make: that is done in a thread."""
+"""A table of so many rules takes 10 ms to make: that is done in a thread, as is reading files."""
 
 
 class _Read(NamedTuple):
@@ -254,16 +255,19 @@ class ProxyService(Service):
 
     def _use_rules(self) -> Deferred[None]:
         rules = in_force(self.config.rules, self.control.rulebook.rules)
-        if len(rules) < MANY_RULES:
-            return succeed(RuleTable(rules)).addCallback(self._use_table)
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), RuleTable, rules).addCallback(
-            self._use_table
-        )
+        if len(rules) < MANY_RULES and not any(any(files_of(rule.auth)) for rule in rules if rule.dynamic):
+            return succeed(self.snapshot.with_table(RuleTable(rules))).addCallback(self._use_snapshot)
 
-    def _use_table(self, table: RuleTable) -> None:
-        self.resource.snapshot = self.resource.snapshot.with_table(table)
-        self.resource.snapshot.take_over()
-        self._metrics.keep_rules(table.by_id)
+        def make() -> Snapshot:
+            return self.snapshot.with_table(RuleTable(rules))
+
+        making = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), make)
+        return making.addCallback(self._use_snapshot)
+
+    def _use_snapshot(self, snapshot: Snapshot) -> None:
+        self.resource.snapshot = snapshot
+        snapshot.take_over()
+        self._metrics.keep_rules(snapshot.table.by_id)
 
     def _take_log(self, config: Config) -> None:
         if config.log != self.config.log:

@@ -78,7 +78,7 @@ class RulesResource(Resource):
 
     def _memo(self, head: RequestHead, channel: Channel) -> _Memo:
         memo: _Memo | None = head.memo
-        if memo is None or memo.snapshot is not self.snapshot:
+        if memo is None or memo.token is not self.snapshot.token:
             memo = head.memo = _Memo(self.snapshot, head, channel)
         return memo
 
@@ -230,15 +230,15 @@ class _Memo:
     """
     What follows from a connection and from a request's fields, whatever its request line.
 
-    @ivar snapshot: in which it follows.
+    @ivar token: of the snapshot in which it follows, and not that itself: connections may be unused for long.
     @ivar client: the client's address.
     @ivar forwarding: what the origin server is told of it.
     """
 
-    __slots__ = ("_fields", "_outgoing", "client", "forwarding", "snapshot")
+    __slots__ = ("_fields", "_outgoing", "client", "forwarding", "token")
 
     def __init__(self, snapshot: Snapshot, head: RequestHead, channel: Channel) -> None:
-        self.snapshot = snapshot
+        self.token = snapshot.token
         self.client, self.forwarding = forwarding(
             head.fields,
             peer=channel.peer,

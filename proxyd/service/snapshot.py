@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from proxyd.control.auth.passwords import PasswordChecks
+from proxyd.errors import RuleUnusable
 from proxyd.forward.html import Rewriter
 from proxyd.forward.pool import Upstream
 from proxyd.http.forwarded import TrustedProxies
@@ -48,6 +50,7 @@ class Upstreams:
         self.connects = connects
         self._reactor = reactor
         self.guard = guard
+        self._is_retired = False
         self._by_route: dict[tuple[Route, float], Upstream] = {}
         self._evaluators: dict[PacSource, PacEvaluator] = {}
 
@@ -64,7 +67,7 @@ class Upstreams:
             upstream = self._by_route[key] = Upstream(
                 route.name, endpoint, self._reactor, report=partial(self._report, _proxy_name(route))
             )
-            if isinstance(route.proxy, PacRoute):
+            if self._is_retired or isinstance(route.proxy, PacRoute):
                 # Each connection may go another way: none is kept for a request that the script would send elsewhere.
                 upstream.retire()
         upstream.limit = limit
@@ -73,7 +76,9 @@ class Upstreams:
 
     def _evaluator(self, source: PacSource) -> PacEvaluator:
         if source not in self._evaluators:
-            self._evaluators[source] = PacEvaluator(self._reactor, source)
+            made = self._evaluators[source] = PacEvaluator(self._reactor, source)
+            if self._is_retired:
+                made.retire()
         return self._evaluators[source]
 
     def _report(self, proxy: str, succeeded: bool) -> None:
@@ -97,6 +102,7 @@ class Upstreams:
 
     def retire(self) -> None:
         """Close all connections, each when its exchange is done, and leave no process behind."""
+        self._is_retired = True
         for evaluator in self._evaluators.values():
             evaluator.retire()
         for upstream in self._by_route.values():
@@ -191,6 +197,7 @@ class Snapshot:
 
     @ivar config: the configuration.
     @ivar table: its rules.
+    @ivar token: what no other snapshot has.
     @ivar trusted: the proxies whose word is believed.
     @ivar upstreams: the connections to its targets.
     @ivar environment: where variables are taken from.
@@ -216,6 +223,7 @@ class Snapshot:
         @raise proxyd.errors.ConfigError: a file of users or of a token is none.
         """
         self.config = config
+        self.token = object()
         self.table = table
         self.trusted = TrustedProxies(config.trusted_proxies)
         self.upstreams = upstreams
@@ -235,9 +243,14 @@ class Snapshot:
         changed = Snapshot(
             self.config, table, self.environment, self.upstreams, self.passwords, self._authentication
         )
-        for rule in table.rules:
-            if self.table.by_id.get(rule.id) is rule and rule.id in self._in_use:
-                changed._in_use[rule.id] = self._in_use[rule.id]
+        for rule_id, in_use in list(self._in_use.items()):
+            rule = table.by_id.get(rule_id)
+            if rule is self.table.by_id.get(rule_id):
+                changed._in_use[rule_id] = in_use
+            elif rule is not None:
+                # By the same way as before it is, with all connections that there are, if that has not changed.
+                with suppress(RuleUnusable):
+                    changed.rule_in_use(rule)
         return changed
 
     def take_over(self) -> None:

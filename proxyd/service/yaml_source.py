@@ -7,6 +7,7 @@ PyYAML would silently keep the last.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ import yaml
 from proxyd.errors import ConfigError, Problem
 
 Path = tuple[str | int, ...]
+
+_QUOTED = re.compile(r"(?<=alias )'.*'|(?<=anchor )'.*'|(?<=tag )'.*'", re.DOTALL)
 
 
 class Source:
@@ -39,7 +42,8 @@ class Source:
             self.value: Any = None if self._root is None else loader.construct_document(self._root)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            what = " ".join(part for part in (error.context, error.problem) if part)
+            # What is quoted may be a secret that begins with * or !.
+            what = _QUOTED.sub("…", " ".join(part for part in (error.context, error.problem) if part))
             raise ConfigError((Problem((), f"no YAML: {what}", None if mark is None else mark.line + 1),)) from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError((Problem((), f"no YAML: {error}"),)) from error

@@ -79,14 +79,15 @@ def test_methods_are_bounded() -> None:
 def test_failures() -> None:
     """Whose fault it was, and at what; a client's own faults are no errors of ours."""
     metrics = Metrics(Clock())
-    for party in ("origin", "client"):
-        one = record("a", status=502)
+    for party, status in (("origin", 200), ("client", 200), ("proxyd", 404), ("operator", 200)):
+        one = record("a", status=status)
         one.note(party, "connect", "went wrong")
         one.note("proxyd", "request", "comes too late to count")
         metrics.exchange_ended(one)
     assert value(metrics, 'proxyd_failures_total{party="origin",stage="connect"}') == 1
     assert value(metrics, 'proxyd_failures_total{party="client",stage="connect"}') == 1
-    assert metrics.errors == 1
+    metrics.exchange_ended(record("a", status=503))
+    assert metrics.errors == 2
 
 
 def test_reactor_lag() -> None:

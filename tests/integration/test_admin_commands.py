@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -33,15 +35,15 @@ class Shell:
     """Where commands are typed."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        self._environment = {**os.environ, "PROXYD_ADMIN_URL": url}
-        self._environment.pop("PROXYD_ADMIN_TOKEN", None)
+        self.environment = {**os.environ, "PROXYD_ADMIN_URL": url}
+        self.environment.pop("PROXYD_ADMIN_TOKEN", None)
         if token is not None:
-            self._environment["PROXYD_ADMIN_TOKEN"] = token
+            self.environment["PROXYD_ADMIN_TOKEN"] = token
 
     def run(self, *arguments: str) -> Done:
         """Type one command."""
         done = subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, env=self._environment
+            [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, env=self.environment
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
@@ -162,3 +164,60 @@ def test_explain(shell: Shell, proxy: Proxy) -> None:
     assert offline.status == 0 and ">  file" in offline.out
     assert shell.run("explain", "/", "--header", "nonsense").status == 2
     assert shell.run("explain", "/", "--config", "none.yaml").status == 2
+
+
+class Fake(http.server.BaseHTTPRequestHandler):
+    """Answers every call with one text."""
+
+    text = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.parametrize("text", [b"5", b"null", b'[{"id": 1}]', b"<html>", b'{"problems": 5}', b""])
+def test_something_else_is_there(text: bytes) -> None:
+    """What is no admin API is said to be none, whatever it answers."""
+    with http.server.HTTPServer(("127.0.0.1", 0), type("One", (Fake,), {"text": text})) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        done = Shell(f"http://127.0.0.1:{server.server_port}", WRITER).run("rules", "list")
+        thread.join(20)
+    assert done.status == 2 and "no admin API" in done.err and not done.out
+
+
+def test_odd_environments(shell: Shell, proxy: Proxy) -> None:
+    """A URL or a token that is none is named, the token not shown; a terminal that knows ASCII only shows the rest."""
+    for url in ("http://127.0.0.1:abc/", "http://a b/", "http://", "127.0.0.1"):
+        done = Shell(url, WRITER).run("rules", "list")
+        assert done.status == 2 and "PROXYD_ADMIN_URL" in done.err
+    broken = Shell(f"http://127.0.0.1:{proxy.admin_ports[0]}", "hush\nhush").run("rules", "list")
+    assert broken.status == 2 and "PROXYD_ADMIN_TOKEN" in broken.err and "hush" not in broken.err
+    shell.rules("add", "\u00fcn\u00ef", "^/", "http://a.test")
+    shell.environment["PYTHONIOENCODING"] = "ascii"
+    assert "\\xfcn\\xef" in shell.rules("list")
+    assert json.loads(shell.rules("list", "--json"))[1]["name"] == "\u00fcn\u00ef"
+
+
+def test_who_has_read_enough(shell: Shell) -> None:
+    """A reader that goes away early, such as head, is no error."""
+    for number in range(3):
+        shell.rules("add", f"n{number}", "^/", "http://a.test")
+    script = 'set -o pipefail; "$@" | head -c 5'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *COMMAND, "rules", "list"],
+        capture_output=True, timeout=30, env=shell.environment,
+    )
+    assert done.returncode == 0 and not done.stderr
+
+
+def test_values_that_json_does_not_know(shell: Shell) -> None:
+    """YAML knows dates and octets; a rule does not."""
+    for value in ("[2020-01-01]", "!!binary aGk=", "!!set {a, b}"):
+        done = shell.run("rules", "add", "n", "^/", "http://a.test", f"hosts={value}")
+        assert done.status == 2 and "JSON" in done.err

@@ -193,6 +193,41 @@ def test_bad_closes(site: Site) -> None:
         assert admin.call("DELETE", f"/api/connections/{number}").status == 404
 
 
+@pytest.mark.parametrize("kind", ["websocket", "idle"])
+def test_old_rules_are_let_go(start: Callable[..., Proxy], own_origin: Origin, kind: str) -> None:
+    """
+    A connection that lasts does not keep the rules that it began with.
+
+    Two thousand of them are 0.8 MB; 60 connections that each began with other
+    ones would hold about 45 MB.
+    """
+    target = f"http://127.0.0.1:{own_origin.port}"
+    rules = [{"name": "r", "pattern": f"^/{number}$", "target": target} for number in range(2000)]
+    site = Site(start, own_origin, rules=[*rules, {"name": "all", "id": "all", "pattern": "^/", "target": target}])
+    site.admin.add(id="one", pattern="^/one", target="http://127.0.0.1:1")
+
+    def hold(count: int) -> None:
+        for number in range(count):
+            site.admin.call("PUT", "/api/rules/one", {"name": f"n{number}-{len(site.wires)}"})
+            if kind == "websocket":
+                site.websocket()
+            else:
+                client = site.proxy.connect()
+                site.wires.append(client)
+                client.request("GET", "/")
+                with own_origin.accept() as server:
+                    server.read_message()
+                    server.respond("", "Connection: close")
+                client.read_message()
+
+    hold(20)
+    before = site.proxy.memory()
+    hold(60)
+    assert site.proxy.memory() - before < 20_000_000
+    for wire in site.wires:
+        wire.close()
+
+
 # State
 
 

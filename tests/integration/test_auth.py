@@ -568,6 +568,7 @@ def test_forward_refuses(start: Start, own_origin: Origin, judge: Origin, status
         "HTTP/1.1 500 Odd\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 503 Odd\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 600 Odd\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 407 Odd\r\nContent-Length: 0\r\nProxy-Authenticate: Basic\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nab",

@@ -85,3 +85,11 @@ def test_no_yaml(text: str, line: int | None, problem: str) -> None:
         Source(text)
     [found] = raised.value.problems
     assert (found.line, found.message[: len(problem)]) == (line, problem)
+
+
+@pytest.mark.parametrize("text", ["a: *s3cret\n", "a: !s3cret x\n", "a: !<s3cret> x\n", "a: &b 1\nc: *s3crets\n"])
+def test_secrets_that_are_no_text(text: str) -> None:
+    """A secret that begins with * or ! is no YAML without quotes, and is not shown for that."""
+    with pytest.raises(ConfigError) as raised:
+        Source(text)
+    assert "s3cret" not in str(raised.value) and "no YAML" in str(raised.value)

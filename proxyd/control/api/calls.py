@@ -8,6 +8,7 @@ call of the function, and the description in OpenAPI.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
@@ -21,10 +22,19 @@ from proxyd.http.fields import Fields, values
 from proxyd.http.head import RequestHead
 from proxyd.rules.problems import problems_in
 
-MAX_BODY: Final = 1024 * 1024
-"""Octets of a call's body: a rule is a few hundred, the order of ten thousand rules half a million."""
+MAX_BODY: Final = 128 * 1024
+"""Octets of a call's body; a rule has a few hundred."""
+
+MAX_LONG_BODY: Final = 2 * 1024 * 1024
+"""Octets of the order of all rules: ten thousand ids have half a million."""
+
+MAX_PROBLEMS: Final = 20
+"""Problems that an answer names."""
 
 JSON: Final = "application/json"
+
+_TAG = re.compile(r'(?:W/)?"[^"]*"|\*')
+"""An entity tag, which may hold commas (RFC 9110 section 8.8.3), or C{*}."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -34,7 +44,7 @@ class CallError(ProxydError):
     A call cannot be done; the text is for the caller.
 
     @ivar field: what of the call is wrong: a field, a parameter; empty for none.
-    @ivar problems: everything that is wrong with its body.
+    @ivar problems: what is wrong with its body, at most L{MAX_PROBLEMS}.
     """
 
     def __init__(
@@ -55,7 +65,7 @@ class CallError(ProxydError):
     def from_problems(cls, problems: tuple[Problem, ...]) -> CallError:
         """Everything that is wrong with a body; its first problem is the text."""
         first = problems[0]
-        return cls(400, first.message, _name(first.path), problems)
+        return cls(400, first.message, _name(first.path), problems[:MAX_PROBLEMS])
 
     def answer(self) -> Answer:
         """What the caller is told."""
@@ -63,6 +73,11 @@ class CallError(ProxydError):
         if self.problems:
             content["problems"] = [{"field": _name(one.path), "error": one.message} for one in self.problems]
         return Answer(content, self.status, self.fields)
+
+
+def is_number(text: str) -> bool:
+    """Whether a part of a path is the number of something."""
+    return text.isascii() and text.isdigit() and len(text) < 16
 
 
 def _name(path: tuple[str | int, ...]) -> str:
@@ -117,7 +132,7 @@ class Call:
         lines = values(self.head.fields, b"if-match")
         if not lines:
             return None
-        return tuple(tag.strip() for tag in b",".join(lines).decode("latin-1").split(","))
+        return tuple(_TAG.findall(b",".join(lines).decode("latin-1")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,7 @@ class Operation:
     @ivar answer: the type of what it answers, for the description.
     @ivar status: of a good answer.
     @ivar body: what the body must be: a model, C{dict} for any JSON object, C{None} for no body.
+    @ivar limit: octets that its body may have.
     @ivar query: a model of the query.
     @ivar errors: the statuses of what can go wrong, beyond what every call has.
     @ivar tagged: the answer has an C{ETag}.
@@ -166,6 +182,7 @@ class Operation:
     answer: Any
     status: int = 200
     body: Any = None
+    limit: int = MAX_BODY
     query: type[BaseModel] | None = None
     errors: tuple[int, ...] = ()
     tagged: bool = False

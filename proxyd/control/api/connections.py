@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxyd.control.api.calls import Answer, Call, CallError, Operation
+from proxyd.control.api.calls import Answer, Call, CallError, Operation, is_number
 from proxyd.control.api.documents import CloseQuery, CloseRuleQuery
 from proxyd.control.connections import Closing, Connections, Live
 
@@ -26,7 +26,7 @@ class ConnectionsAPI:
     def _close(self, call: Call) -> Answer:
         number = call.parameters["id"]
         query = call.query(CloseQuery)
-        if not (number.isascii() and number.isdigit() and self._connections.close(int(number), int(query.code))):
+        if not is_number(number) or not self._connections.close(int(number), int(query.code)):
             raise CallError(404, f"There is no connection {number}.")
         return Answer(Closing(closing=1))
 

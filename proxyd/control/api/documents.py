@@ -29,14 +29,14 @@ class ExplainDocument(Document):
 
     method: Annotated[str, Field(min_length=1, max_length=20)] = "GET"
     url: Annotated[str, Field(min_length=1, max_length=65536)]
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], Field(max_length=256)] = {}
 
 
 class HistoryQuery(_Query):
     """Which changes."""
 
-    before: Annotated[int, Field(ge=1)] | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    before: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 class CloseQuery(_Query):

@@ -14,7 +14,8 @@ from typing import Any, Final
 MASK: Final = "********"
 """What stands in the place of a secret."""
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#]*(?=@)")
+"""As long as it may be: the last C{@} ends the credentials, as it does where they are read."""
 
 _TOKENS = ("token", "sha256")
 
@@ -48,16 +49,23 @@ def masked(document: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _masked_values(headers: Mapping[str, str | None]) -> dict[str, str | None]:
+# A store may hold what is no rule: what cannot be read as one is hidden whole.
+
+
+def _masked_values(headers: Any) -> Any:
+    if not isinstance(headers, Mapping):
+        return MASK
     return {name: None if value is None else MASK for name, value in headers.items()}
 
 
 def _masked_proxy(proxy: Any) -> Any:
     if isinstance(proxy, str):
         return _CREDENTIALS.sub(MASK, proxy)
-    if not isinstance(proxy, dict) or "url" not in proxy:
+    if proxy is None or (isinstance(proxy, dict) and proxy.keys() == {"pac"}):
         return proxy
-    shown = {**proxy, "url": _masked_proxy(proxy["url"])}
+    if not isinstance(proxy, dict):
+        return MASK
+    shown = {**proxy, "url": _masked_proxy(proxy.get("url"))}
     if shown.get("headers"):
         shown["headers"] = _masked_values(shown["headers"])
     return shown
@@ -65,11 +73,13 @@ def _masked_proxy(proxy: Any) -> Any:
 
 def _masked_auth(auth: Mapping[str, Any]) -> dict[str, Any]:
     bearer = auth.get("bearer")
-    if not isinstance(bearer, dict):
+    if bearer is None:
         return dict(auth)
+    if not isinstance(bearer, dict) or not isinstance(bearer.get("tokens"), list):
+        return {**auth, "bearer": MASK}
     tokens = [
         {key: MASK if key in _TOKENS and part else part for key, part in one.items()} if isinstance(one, dict) else MASK
-        for one in bearer.get("tokens", [])
+        for one in bearer["tokens"]
     ]
     return {**auth, "bearer": {**bearer, "tokens": tokens}}
 

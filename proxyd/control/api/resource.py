@@ -77,9 +77,9 @@ class AdminResource(Resource):
         channel.record.client = self._client(head, channel)
         responder = _Responder(channel)
         try:
-            run = self._find(head, channel)
+            run, limit = self._find(head, channel)
             # Not before: a request without a good token has no body that is read.
-            channel.serve(responder, MAX_BODY)
+            channel.serve(responder, limit)
             if head.expects_continue:
                 channel.send_interim(100, b"Continue", [])
             responder.read(run)
@@ -100,9 +100,9 @@ class AdminResource(Resource):
         )
         return client
 
-    def _find(self, head: RequestHead, channel: Channel) -> Callable[[bytes], Any]:
+    def _find(self, head: RequestHead, channel: Channel) -> tuple[Callable[[bytes], Any], int]:
         """
-        What answers a request, given its body.
+        What answers a request, given its body; and how many octets that may have.
 
         @raise CallError: nothing does.
         """
@@ -120,10 +120,10 @@ class AdminResource(Resource):
             if head.method not in (b"GET", b"HEAD"):
                 raise CallError(405, "This can only be read.", fields=[(b"Allow", b"GET, HEAD")])
             read = self._open[path].read
-            return lambda octets: read()
+            return lambda octets: read(), MAX_BODY
         caller = self._access.caller(head, channel.record.client, here)
         operation, parameters = self._operation(path, head, caller)
-        return lambda octets: _run(operation, Call(head, caller, parameters, octets))
+        return lambda octets: _run(operation, Call(head, caller, parameters, octets)), operation.limit
 
     def _operation(self, path: str, head: RequestHead, caller: Caller) -> tuple[Operation, dict[str, str]]:
         method = "GET" if head.method == b"HEAD" else head.method.decode("ascii")

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proxyd.control.api.calls import Answer, Call, CallError, Operation, parse_json
+from proxyd.control.api.calls import MAX_LONG_BODY, Answer, Call, CallError, Operation, is_number, parse_json
 from proxyd.control.api.documents import ChangeView, Deleted, HistoryQuery, ReorderDocument
 from proxyd.control.api.masks import SecretMissing, check_same, masked, unmasked
 from proxyd.control.permissions import Permissions
@@ -18,6 +18,9 @@ from proxyd.control.store.values import Change, Document, RuleSet
 from proxyd.errors import ConfigError, RuleUnusable
 from proxyd.rules.codec import MAX_ORDER, RuleDocument, mapping_from_rule
 from proxyd.rules.model import Rule, expand_variables
+
+MAX_HISTORY = 1024 * 1024
+"""Octets after which an answer of the history ends: the order of ten thousand rules has two hundred thousand."""
 
 _SHOWN_ONLY = ("readonly", "resolvedTarget", "problem")
 """What a rule shows beyond what was written: it may be sent back, and says nothing."""
@@ -46,7 +49,8 @@ class RulesAPI:
             Operation("POST", "/api/rules", "write", self._create, "Add a rule",
                       RuleDocument, 201, RuleDocument, errors=(409, 503), tagged=True),
             Operation("PUT", "/api/rules/reorder", "write", self._reorder, "Put the dynamic rules in order",
-                      list[RuleDocument], body=ReorderDocument, errors=(412, 503), tagged=True, conditional=True),
+                      list[RuleDocument], body=ReorderDocument, limit=MAX_LONG_BODY, errors=(412, 503), tagged=True,
+                      conditional=True),
             Operation("GET", "/api/rules/{id}", "read", self._get, "One rule",
                       RuleDocument, errors=(404,), tagged=True),
             Operation("PUT", "/api/rules/{id}", "write", self._update, "Change a rule: null resets a field",
@@ -228,11 +232,18 @@ class RulesAPI:
     async def _history(self, call: Call) -> Answer:
         query = call.query(HistoryQuery)
         changes = await self._rulebook.store.history(query.before, query.limit)
-        return Answer([_change_view(change, call) for change in changes])
+        shown: list[ChangeView] = []
+        size = 0
+        for change in changes:
+            shown.append(_change_view(change, call))
+            size += len(json.dumps(shown[-1]))
+            if size > MAX_HISTORY:
+                break  # the caller asks for what is before the last one
+        return Answer(shown)
 
     async def _roll_back(self, call: Call) -> Answer:
         number = call.parameters["id"]
-        change = await self._rulebook.store.change(int(number)) if _is_number(number) else None
+        change = await self._rulebook.store.change(int(number)) if is_number(number) else None
         if change is None:
             raise CallError(404, f"There is no change {number}.")
 
@@ -316,7 +327,3 @@ def _etag(tag: str) -> tuple[bytes, bytes]:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 16

@@ -69,7 +69,8 @@ class ForwardAuthenticator:
         fields = end_to_end(response.fields, response.connection)
         if 200 <= status < 300:
             return Granted("", [field for field in fields if field[0].lower() in self._copied])
-        if 300 <= status < 500:
+        # A 407 would ask the client for its credentials for a proxy, which it may well have.
+        if 300 <= status < 500 and status != 407:
             fields = [field for field in fields if field[0].lower() not in _NOT_OF_BODY]
             whole = None if is_bodiless(status, b"GET") else body
             return Answered(self.upstream.name, status, response.reason, fields, whole)

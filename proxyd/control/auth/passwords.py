@@ -23,6 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from proxyd.control.auth.files import read_file
 from proxyd.errors import ConfigError, OverCapacity, Problem
 
 MAX_PASSWORD: Final = 72
@@ -30,6 +31,9 @@ MAX_PASSWORD: Final = 72
 Octets of a password that count.  bcrypt knows no more; Apache and nginx ignore
 the rest, too, and files made with their tools expect that.
 """
+
+MAX_FILE: Final = 16 * 1024 * 1024
+"""Octets of a file of users: some two hundred thousand of them."""
 
 MAX_COST: Final = 17
 """The highest cost of a hash, as C{htpasswd} has it: one takes about ten seconds."""
@@ -83,11 +87,7 @@ def read_users(name: str) -> Users:
     @raise ConfigError: it cannot be read, or some lines are something else;
         they are named by their numbers, and nothing of what is in them.
     """
-    try:
-        with open(name, "rb") as file:
-            lines = file.read().split(b"\n")
-    except OSError as error:
-        raise ConfigError((Problem((), f"{name} cannot be read: {error.strerror}"),)) from error
+    lines = read_file(name, MAX_FILE).split(b"\n")
     hashes: dict[bytes, bytes] = {}
     problems: list[Problem] = []
     for number, line in enumerate(lines, 1):

@@ -12,6 +12,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, Generic, TypeVar
 
+from proxyd.control.auth.files import read_file
 from proxyd.errors import ConfigError, Problem
 from proxyd.rules.auth import Token, check_token
 
@@ -41,14 +42,7 @@ def _read(name: str) -> str:
     @raise ConfigError: it names the file, and nothing of what is in it.
     """
     try:
-        with open(name, "rb") as file:
-            octets = file.read(MAX_TOKEN_FILE + 1)
-    except OSError as error:
-        raise ConfigError((Problem((), f"{name} cannot be read: {error.strerror}"),)) from error
-    if len(octets) > MAX_TOKEN_FILE:
-        raise ConfigError((Problem((), f"{name} is too long to hold a token"),))
-    try:
-        return check_token(octets.strip().decode("latin-1"))
+        return check_token(read_file(name, MAX_TOKEN_FILE).strip().decode("latin-1"))
     except ValueError as error:
         raise ConfigError((Problem((), f"{name} holds no token: it {error}"),)) from error
 

@@ -37,7 +37,7 @@ def test_find(tmp_path: Path) -> None:
         (b"", "holds no token: it must have at least 16 characters"),
         (b"secret in two words", "holds no token: it must have at least 16 characters"),
         (b"secret-\xff-in-latin-1", "holds no token: it must have at least 16 characters"),
-        (b"secret-" * MAX_TOKEN_FILE, "is too long to hold a token"),
+        (b"secret-" * MAX_TOKEN_FILE, "is longer than 65536 octets"),
         (None, "cannot be read: No such file or directory"),
     ],
 )
