@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -24,6 +25,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._rules: dict[str, StoredRule] = {}
         self._history: list[Change] = []
+        self._identity = secrets.token_hex(4)
 
     def open(self, changed: Callable[[], None]) -> Deferred[None]:
         """There is nothing to open, and nobody else who could change anything."""
@@ -31,7 +33,7 @@ class MemoryStore:
 
     def read(self) -> Deferred[RuleSet]:
         rules = sorted(self._rules.values(), key=lambda rule: (rule.document["order"], rule.document["id"]))
-        return succeed(RuleSet(len(self._history), tuple(deepcopy(rules))))
+        return succeed(RuleSet(len(self._history), tuple(deepcopy(rules)), self._identity))
 
     def commit(self, base: int, writes: Mapping[str, Document | None], change: Change) -> Deferred[Change]:
         if base != len(self._history):

@@ -42,8 +42,9 @@ MIGRATIONS: Final[Migrations] = (
         " revision bigint NOT NULL)",
         "CREATE TABLE proxyd_history (revision bigint PRIMARY KEY, at double precision NOT NULL, who text NOT NULL,"
         " action text NOT NULL, rule_id text, before text NOT NULL, after text NOT NULL)",
-        "CREATE TABLE proxyd_meta (version integer NOT NULL, revision bigint NOT NULL)",
-        "INSERT INTO proxyd_meta (version, revision) VALUES (0, 0)",
+        "CREATE TABLE proxyd_meta (version integer NOT NULL, revision bigint NOT NULL, identity text NOT NULL)",
+        "INSERT INTO proxyd_meta (version, revision, identity)"
+        " VALUES (0, 0, substr(md5(random()::text || clock_timestamp()::text), 1, 8))",
     ),
 )
 """The tables, version by version."""

@@ -61,8 +61,8 @@ class Tables(Rows):
     @ivar socket: a duplicate of the connection's, for the library closes its own whenever there is an error.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(self._execute, "proxyd_")
+    def __init__(self, connection: Connection, migrations: Migrations) -> None:
+        super().__init__(self._execute, migrations, "proxyd_")
         self._connection = connection
         self.socket = socket.socket(fileno=os.dup(connection.fileno()))
 
@@ -78,16 +78,18 @@ class Tables(Rows):
             self._execute("SELECT pg_notify(?, ?)", (CHANNEL, str(kept.revision)))
         return kept
 
-    def prepare(self, migrations: Migrations) -> None:
+    def prepare(self) -> None:
         """Listen, and make the tables what they should be."""
         self._connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         self._execute(f"SET statement_timeout = {STATEMENT_S * 1000:.0f}", ())
         self._execute(f"LISTEN {CHANNEL}", ())
-        if missing(migrations, self._present()):
+        if missing(self._migrations, self._present()):
             with self._connection.transaction():
                 # Looked at again: of many that start at once, one makes them.
                 self._execute("SELECT pg_advisory_xact_lock(?)", (_MIGRATING,))
-                self.migrate(migrations, self._present())
+                self.migrate(self._present())
+                # Older nodes read, and learn that the tables are theirs no more.
+                self._execute("SELECT pg_notify(?, '')", (CHANNEL,))
 
     def _present(self) -> int:
         # Not to_regclass(): within a transaction it goes on saying what it said before others made the table.
@@ -123,9 +125,9 @@ def connect(url: str, migrations: Migrations) -> Tables:
         try:
             connection = psycopg.connect(whole, autocommit=True, prepare_threshold=None)
             opened.callback(connection.close)
-            tables = Tables(connection)
+            tables = Tables(connection, migrations)
             opened.callback(tables.socket.close)
-            tables.prepare(migrations)
+            tables.prepare()
         except psycopg.ProgrammingError as error:
             raise StoreUnusable(_text(error)) from error
         except (psycopg.Error, OSError) as error:
@@ -242,5 +244,8 @@ class Session:
 def _made(call: Callable[[Tables], T], tables: Tables) -> T:
     try:
         return call(tables)
+    except StoreUnusable as error:
+        # Tables of a newer version, made while we have been connected; to connect again will say the same.
+        raise StoreAway(str(error)) from error
     except _GONE as error:
         raise StoreAway(_text(error)) from error

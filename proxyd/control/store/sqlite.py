@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from threading import Event
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import LoopingCall
@@ -19,7 +20,7 @@ from zope.interface import implementer
 from proxyd.control.store.rows import Migrations, Rows, missing
 from proxyd.control.store.threads import OneThread
 from proxyd.control.store.values import Change, Document, RuleSet
-from proxyd.errors import StoreAway, StoreUnusable
+from proxyd.errors import StaleRevision, StoreAway, StoreUnusable
 from proxyd.interfaces import IRuleStore
 
 log = Logger()
@@ -41,8 +42,8 @@ MIGRATIONS: Final[Migrations] = (
         " revision INTEGER NOT NULL)",
         "CREATE TABLE history (revision INTEGER NOT NULL PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL,"
         " action TEXT NOT NULL, rule_id TEXT, before TEXT NOT NULL, after TEXT NOT NULL)",
-        "CREATE TABLE meta (version INTEGER NOT NULL, revision INTEGER NOT NULL)",
-        "INSERT INTO meta (version, revision) VALUES (0, 0)",
+        "CREATE TABLE meta (version INTEGER NOT NULL, revision INTEGER NOT NULL, identity TEXT NOT NULL)",
+        "INSERT INTO meta (version, revision, identity) VALUES (0, 0, lower(hex(randomblob(4))))",
     ),
 )
 """The tables, version by version."""
@@ -70,7 +71,8 @@ class SqliteStore:
 
     Every commit is on the disk before it is answered.  All calls are made on
     one thread, by one connection, which an error ends: the next call makes
-    another one.
+    another one.  So does a call that finds another file at the name.  Where
+    there is none any more the store is away: a new one would be an empty one.
     """
 
     def __init__(self, reactor: Any, path: str, migrations: Migrations = MIGRATIONS) -> None:
@@ -86,6 +88,8 @@ class SqliteStore:
         # The thread's own:
         self._connection: sqlite3.Connection | None = None
         self._data_version = 0
+        self._files: Mapping[str, _File | None] = {}
+        self._is_unread = False
 
     def open(self, changed: Callable[[], None]) -> Deferred[None]:
         """The file is made if there is none, but no folder."""
@@ -106,21 +110,32 @@ class SqliteStore:
         return self._ask(lambda connection: None, StoreUnusable).addCallbacks(opened, not_opened)
 
     def read(self) -> Deferred[RuleSet]:
-        return self._ask(lambda connection: _rows(connection).read())
+        def read(connection: sqlite3.Connection) -> RuleSet:
+            rule_set = self._rows(connection).read()
+            self._is_unread = False
+            return rule_set
+
+        return self._ask(read)
 
     def commit(self, base: int, writes: Mapping[str, Document | None], change: Change) -> Deferred[Change]:
         def write(connection: sqlite3.Connection) -> Change:
+            if self._is_unread:
+                # What is at the name now may have had as many changes, and other ones.
+                raise StaleRevision("the rules have not been read since their file was opened again")
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                return _rows(connection).commit(base, writes, replace(change, at=time.time()))
+                kept = self._rows(connection).commit(base, writes, replace(change, at=time.time()))
+            if self._is_replaced():
+                raise StoreAway(f"{self._path}: the file was replaced while the change was being written to it")
+            return kept
 
         return self._ask(write)
 
     def history(self, before: int | None, limit: int) -> Deferred[list[Change]]:
-        return self._ask(lambda connection: _rows(connection).history(before, limit))
+        return self._ask(lambda connection: self._rows(connection).history(before, limit))
 
     def change(self, revision: int) -> Deferred[Change | None]:
-        return self._ask(lambda connection: _rows(connection).change(revision))
+        return self._ask(lambda connection: self._rows(connection).change(revision))
 
     def close(self) -> Deferred[None]:
         """What has been asked for before is still done."""
@@ -165,6 +180,12 @@ class SqliteStore:
         self.away = why
         self._changed()
 
+    def _reopened(self) -> None:
+        # To be there again is told of in any case, so this is for a file that was replaced in one moment.
+        if self.away is None and not self._is_over.is_set():
+            log.warn("the file of rules {path} was replaced, and is opened again", path=self._path)
+            self._changed()
+
     def _poll(self) -> Deferred[None]:
         def looked(has_changed: bool) -> None:
             if has_changed and not self._is_over.is_set():
@@ -176,10 +197,19 @@ class SqliteStore:
 
     def _call(self, call: Callable[[sqlite3.Connection], T]) -> T:
         try:
+            if self._is_replaced():
+                self._disconnect()
             if self._connection is None:
+                is_again = bool(self._files)
                 self._connection = self._connect_patiently()
                 self._has_changed(self._connection)
+                if is_again:
+                    self._is_unread = True
+                    self._reactor.callFromThread(self._reopened)
             return call(self._connection)
+        except (StoreAway, StoreUnusable):
+            self._disconnect()
+            raise
         except sqlite3.DatabaseError as error:
             if not _is_of_the_file(error):
                 raise
@@ -187,10 +217,13 @@ class SqliteStore:
             raise StoreAway(f"{self._path}: {error}") from error
 
     def _has_changed(self, connection: sqlite3.Connection) -> bool:
-        """Whether another connection has written since the last look."""
+        """Whether another connection has written since the last look; it may have been a newer proxyd's."""
         before = self._data_version
         (self._data_version,) = connection.execute("PRAGMA data_version").fetchone()
-        return self._data_version != before
+        if self._data_version == before:
+            return False
+        self._rows(connection).check()
+        return True
 
     def _connect_patiently(self) -> sqlite3.Connection:
         # SQLite does not wait for others in every case: not when two make the same new file a database.
@@ -206,35 +239,93 @@ class SqliteStore:
                     raise
 
     def _connect(self) -> sqlite3.Connection:
-        _create(self._path)
-        connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
+        if not self._files:
+            _create(self._path)
+        # SQLite keeps its log beside what a symbolic link leads to.
+        real = os.path.realpath(self._path)
+        # Looked at before it is opened: when it is replaced in between, the next call sees that.
+        file = _file_at(self._path)
+        if file is None:
+            raise StoreAway(f"{self._path}: the file that was there is gone")
+        # SQLite makes no file of its own accord, and what Python makes of a path with ? and % in it is not a path.
+        uri = f"file://{quote(os.fsencode(os.path.abspath(real)))}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
         try:
+            # By default a text that is not UTF-8 is an error of the whole statement.
+            connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
+            if self._files and not self._version(connection):
+                # Such as one that is just being copied to where it was.
+                raise StoreAway(f"{self._path}: the file that was there is gone, and there are no rules in this one")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             # Looked at first without a lock: a store that is up to date need not be written to.
-            if missing(self._migrations, _version(connection)):
+            if missing(self._migrations, self._version(connection)):
                 with connection:
                     connection.execute("BEGIN IMMEDIATE")
-                    _rows(connection).migrate(self._migrations, _version(connection))
+                    self._rows(connection).migrate(self._version(connection))
         except Exception:
             connection.close()
             raise
+        self._files = {self._path: file, real: file, **{name: _file_at(name) for name in (f"{real}-wal", f"{real}-shm")}}
         return connection
+
+    def _is_replaced(self) -> bool:
+        """
+        Whether what is at a name is not what is open: the file, or its log, without which it is not whole.
+
+        Asked before every call, for a connection goes on with a file that has
+        no name any more as if nothing had happened.
+        """
+        return self._connection is not None and any(_file_at(name) != file for name, file in self._files.items())
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        real = os.path.realpath(self._path)
+        try:
+            if _file_at(real) != self._files.get(real):
+                self._leave(connection)
+        finally:
             connection.close()
 
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """
+        Take the log away from where the file was, after writing what is in it to the file, wherever that is now.
 
-def _rows(connection: sqlite3.Connection) -> Rows:
-    return Rows(connection.execute)
+        SQLite leaves it there, and would take it for that of the next file with this name.
+        """
+        try:
+            (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            why = "somebody else reads it" if is_busy else None
+        except sqlite3.DatabaseError as error:
+            why = str(error)
+        if why is not None:
+            log.error("the file that was {path} may lack the last changes: {why}", path=self._path, why=why)
+        for name, file in self._files.items():
+            if name.endswith(("-wal", "-shm")) and file is not None and _file_at(name) == file:
+                with suppress(OSError):
+                    os.unlink(name)
+
+    def _rows(self, connection: sqlite3.Connection) -> Rows:
+        return Rows(connection.execute, self._migrations)
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+            return 0
+        return self._rows(connection).version()
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
-        return 0
-    return _rows(connection).version()
+_File = tuple[int, int]
+"""Which file it is, whatever its name: its device and its number there."""
+
+
+def _file_at(name: str) -> _File | None:
+    try:
+        found = os.stat(name)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _create(path: str) -> None:

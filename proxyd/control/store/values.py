@@ -29,10 +29,14 @@ class RuleSet:
 
     @ivar revision: how many changes there have been; each makes it one more.
     @ivar rules: in matching order: by C{order}, then by C{id}.
+    @ivar identity: a few random characters, made with the store and the same for as long as there is this one.  One
+        that is made anew counts its revisions from 0 again: what is the same in both, such as an entity tag, says
+        the same only together with this.
     """
 
     revision: int = 0
     rules: tuple[StoredRule, ...] = ()
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
