@@ -157,7 +157,8 @@ class Rulebook:
     async def _read(self) -> None:
         rule_set: RuleSet = await self.store.read()
         first, self._is_read = not self._is_read, True
-        if first or rule_set.revision != self.rule_set.revision:
+        # Not by the revision alone: a backup that was put back may have the same one.
+        if first or rule_set != self.rule_set:
             await self._take(rule_set)
 
     async def _take(self, rule_set: RuleSet) -> None:
@@ -222,7 +223,7 @@ def _changed(base: RuleSet, writes: Mapping[str, Document | None], revision: int
             del rules[rule_id]
         else:
             rules[rule_id] = StoredRule(document, revision)
-    return RuleSet(revision, tuple(sorted(rules.values(), key=_place)))
+    return RuleSet(revision, tuple(sorted(rules.values(), key=_place)), base.identity)
 
 
 def _place(stored: StoredRule) -> tuple[int, str]:

@@ -9,6 +9,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -111,10 +112,11 @@ class ControlPlane:
             *ConnectionsAPI(Connections(self._reactor, lambda: self._service.site, self._relays)).operations,
             *StatusAPI(self, self._reactor.seconds).operations,
         ]
-        openapi = description(described, __version__, admin.base)
+        # Made when it is first asked for: that takes as long as the rest of the start.
+        openapi = cache(partial(description, described, __version__, admin.base))
 
         def describe(call: Call) -> Answer:
-            return Answer(openapi)
+            return Answer(openapi())
 
         def expose(call: Call) -> Answer:
             return self._exposition()

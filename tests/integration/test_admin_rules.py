@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -179,6 +180,46 @@ def test_if_match(managed: Proxy) -> None:
     assert admin.call("GET", "/api/rules", If_None_Match=listed).status == 200
     listed = admin.call("GET", "/api/rules").fields["etag"]
     assert admin.call("GET", "/api/rules", If_None_Match=listed).status == 304
+
+
+def test_tags_of_another_store(start: Callable[..., Proxy]) -> None:
+    """A store that is made anew has other tags, although its rules have the same numbers."""
+    tags = set()
+    for store in ("memory:", "memory:", "sqlite:a.db", "sqlite:b.db"):
+        admin = start(admin=ADMIN, store=store).admin
+        admin.add(id="one", pattern="^/x", target="http://a")
+        tags |= {admin.call("GET", path).fields["etag"] for path in ("/api/rules", "/api/rules/one")}
+    assert len(tags) == 8
+
+
+def test_rules_that_somebody_has_spoilt(start: Callable[..., Proxy], own_origin: Origin) -> None:
+    """What is no rule any more is listed with what is wrong, can be deleted, and stops nothing."""
+    proxy = start(admin=ADMIN)
+    for name in ("good", "text", "headers", "order", "id"):
+        proxy.admin.add(id=name, pattern=f"^/{name}", target=target(own_origin))
+    proxy.stop()
+    spoilt = {
+        "text": "no JSON", "headers": '{"headers": "x", "proxy": {"url": "http://a:hush@b", "headers": []}}',
+        "order": '{"order": "first"}', "id": '{"id": "other", "name": 5}',
+    }
+    with contextlib.closing(sqlite3.connect(proxy.folder / "rules.db")) as database, database:
+        for name, document in spoilt.items():
+            database.execute("UPDATE rules SET document = ? WHERE id = ?", (document, name))
+    again = Proxy(proxy.folder, {"admin": ADMIN})
+    try:
+        assert ask(again, own_origin, "/good") == "GET /good HTTP/1.1"
+        for admin in (again.admin, again.admin.as_reader()):
+            listed = {rule["id"]: rule for rule in admin.call("GET", "/api/rules").json}
+            assert set(listed) == {"good", *spoilt} and listed["good"]["problem"] is None
+            assert all(listed[name]["problem"] for name in spoilt)
+        assert b"hush" not in again.admin.as_reader().call("GET", "/api/rules").octets
+        again.admin.add(id="new", pattern="^/new", target=target(own_origin))
+        assert ask(again, own_origin, "/new") == "GET /new HTTP/1.1"
+        for name in spoilt:
+            assert again.admin.call("DELETE", f"/api/rules/{name}").status == 200
+        assert again.admin.ids() == ["good", "new"]
+    finally:
+        again.stop()
 
 
 def test_no_update_is_lost(managed: Proxy) -> None:

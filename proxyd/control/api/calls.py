@@ -153,7 +153,7 @@ class Answer:
         """The body."""
         if isinstance(self.content, bytes):
             return self.content
-        return json.dumps(self.content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return json.dumps(self.content, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 @dataclass(frozen=True, slots=True)

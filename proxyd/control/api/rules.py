@@ -77,7 +77,11 @@ class RulesAPI:
 
     def _list_tag(self) -> str:
         static = [masked(mapping_from_rule(rule)) for rule in self._static_rules()]
-        return f"{self._rulebook.rule_set.revision}-{_digest(static)}"
+        rule_set = self._rulebook.rule_set
+        return f"{rule_set.identity}-{rule_set.revision}-{_digest(static)}"
+
+    def _tag(self, dynamic: DynamicRule) -> str:
+        return f"{self._rulebook.rule_set.identity}-{dynamic.stored.revision}"
 
     def _get(self, call: Call) -> Answer:
         rule_id = call.parameters["id"]
@@ -88,7 +92,7 @@ class RulesAPI:
         return self._one(self._find(rule_id), call)
 
     def _one(self, dynamic: DynamicRule, call: Call, status: int = 200) -> Answer:
-        return Answer(self._shown(dynamic, call), status, [_etag(str(dynamic.stored.revision))])
+        return Answer(self._shown(dynamic, call), status, [_etag(self._tag(dynamic))])
 
     def _shown_static(self, rule: Rule, call: Call) -> dict[str, Any]:
         return self._for_caller({**mapping_from_rule(rule), "readonly": True, "problem": None}, rule, call)
@@ -151,7 +155,7 @@ class RulesAPI:
             before = dynamic.stored.document
             whole = {key: part for key, part in {**before, **given}.items() if part is not None}
             document, rule = self._checked(self._placed(whole, base), dynamic)
-            _check_match(call, str(dynamic.stored.revision))
+            _check_match(call, self._tag(dynamic))
             if dynamic.rule is not None and mapping_from_rule(rule) == mapping_from_rule(dynamic.rule):
                 # A default that is said is no change.
                 document = before
@@ -165,7 +169,7 @@ class RulesAPI:
 
         def make(base: RuleSet) -> Edit:
             dynamic = self._changeable(rule_id)
-            _check_match(call, str(dynamic.stored.revision))
+            _check_match(call, self._tag(dynamic))
             before = dynamic.stored.document
             return _edit("toggle", call, rule_id, before, {**before, "enabled": not before.get("enabled", True)})
 
@@ -177,7 +181,7 @@ class RulesAPI:
 
         def make(base: RuleSet) -> Edit:
             dynamic = self._changeable(rule_id)
-            _check_match(call, str(dynamic.stored.revision))
+            _check_match(call, self._tag(dynamic))
             return _edit("delete", call, rule_id, dynamic.stored.document, None)
 
         await self._rulebook.change(make)
@@ -248,9 +252,11 @@ class RulesAPI:
             raise CallError(404, f"There is no change {number}.")
 
         def make(base: RuleSet) -> Edit:
+            if change.before is None and change.action not in ("create", "rollback"):
+                raise CallError(409, f"What was before change {number} cannot be read any more.")
             if change.rule_id is None:
                 before = _ids(base)
-                ids = [one for one in change.before if one in before]
+                ids = [one for one in change.before or () if one in before]
                 ids += [one for one in before if one not in ids]
                 if ids == before:
                     raise CallError(409, "The rules are in that order already.")
@@ -293,8 +299,12 @@ def _ids(base: RuleSet) -> list[str]:
 
 def _reordered(base: RuleSet, ids: list[str]) -> dict[str, Document | None]:
     documents = {stored.document["id"]: stored.document for stored in base.rules}
-    places = enumerate(ids)
-    return {one: {**documents[one], "order": place} for place, one in places if documents[one]["order"] != place}
+    # What a store could not read is known in part only: it is left as it is.
+    return {
+        one: {**documents[one], "order": place}
+        for place, one in enumerate(ids)
+        if documents[one]["order"] != place and "unreadable" not in documents[one]
+    }
 
 
 def _change_view(change: Change, call: Call) -> ChangeView:

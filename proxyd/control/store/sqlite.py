@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from threading import Event
 from typing import Any, Final, TypeVar
@@ -59,6 +60,10 @@ _NEVER: Final = {
 """What says, while a store is being opened, that it cannot be one."""
 
 
+_File = tuple[int, int]
+"""Which file it is, whatever its name: its device and its number there."""
+
+
 def _is_of_the_file(error: sqlite3.DatabaseError) -> bool:
     """Whether an error is not that of who asked, for which Python has other classes."""
     return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
@@ -88,6 +93,7 @@ class SqliteStore:
         # The thread's own:
         self._connection: sqlite3.Connection | None = None
         self._data_version = 0
+        self._real = ""
         self._files: Mapping[str, _File | None] = {}
         self._is_unread = False
 
@@ -247,8 +253,8 @@ class SqliteStore:
         file = _file_at(self._path)
         if file is None:
             raise StoreAway(f"{self._path}: the file that was there is gone")
-        # SQLite makes no file of its own accord, and what Python makes of a path with ? and % in it is not a path.
-        uri = f"file://{quote(os.fsencode(os.path.abspath(real)))}?mode=rw"
+        # So that SQLite does not make one that has gone since.
+        uri = f"file://{quote(os.fsencode(real))}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
         try:
             # By default a text that is not UTF-8 is an error of the whole statement.
@@ -266,7 +272,8 @@ class SqliteStore:
         except Exception:
             connection.close()
             raise
-        self._files = {self._path: file, real: file, **{name: _file_at(name) for name in (f"{real}-wal", f"{real}-shm")}}
+        self._real = real
+        self._files = {self._path: file, real: file, **{name: _file_at(name) for name in _log(real)}}
         return connection
 
     def _is_replaced(self) -> bool:
@@ -282,9 +289,8 @@ class SqliteStore:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        real = os.path.realpath(self._path)
         try:
-            if _file_at(real) != self._files.get(real):
+            if _file_at(self._real) != self._files[self._real]:
                 self._leave(connection)
         finally:
             connection.close()
@@ -302,8 +308,9 @@ class SqliteStore:
             why = str(error)
         if why is not None:
             log.error("the file that was {path} may lack the last changes: {why}", path=self._path, why=why)
-        for name, file in self._files.items():
-            if name.endswith(("-wal", "-shm")) and file is not None and _file_at(name) == file:
+        for name in _log(self._real):
+            # Who has moved the file may have put another one there with its log.
+            if _file_at(name) == self._files[name]:
                 with suppress(OSError):
                     os.unlink(name)
 
@@ -316,8 +323,9 @@ class SqliteStore:
         return self._rows(connection).version()
 
 
-_File = tuple[int, int]
-"""Which file it is, whatever its name: its device and its number there."""
+def _log(path: str) -> tuple[str, str]:
+    """The names of a file's log and of the log's index."""
+    return f"{path}-wal", f"{path}-shm"
 
 
 def _file_at(name: str) -> _File | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -99,6 +100,19 @@ class Contract:
         """
         raise NotImplementedError
 
+    async def anew(self) -> Any:
+        """
+        @return: the same, and another store than any before.
+        """
+        raise NotImplementedError
+
+    async def kept(self, store: Any) -> tuple[int, list[StoredRule]]:
+        """
+        @return: the revision and the rules of a store.
+        """
+        rules = await store.read()
+        return rules.revision, list(rules.rules)
+
     async def test_interface(self) -> None:
         """It is a store."""
         self.assertTrue(verifyObject(IRuleStore, await self.opened()))
@@ -107,7 +121,8 @@ class Contract:
         """At the beginning there is nothing."""
         store = await self.opened()
         self.assertIsNone(store.away)
-        self.assertEqual(await store.read(), RuleSet(0, ()))
+        rules = await store.read()
+        self.assertEqual(rules, RuleSet(0, (), rules.identity))
         self.assertEqual(await store.history(None, 10), [])
         self.assertIsNone(await store.change(0))
         self.assertIsNone(await store.change(1))
@@ -120,7 +135,7 @@ class Contract:
         kept = await store.commit(0, {"a": new}, change(after=new))
         self.assertTrue(began <= kept.at <= time.time())
         self.assertEqual(kept, Change("create", "ops", "a", None, new, 1, kept.at))
-        self.assertEqual(await store.read(), RuleSet(1, (StoredRule(new, 1),)))
+        self.assertEqual(await self.kept(store), (1, [StoredRule(new, 1)]))
         self.assertEqual(await store.change(1), kept)
 
     async def test_update_and_delete(self) -> None:
@@ -131,9 +146,9 @@ class Contract:
         await store.commit(1, {"b": two}, change(rule_id="b", after=two))
         changed = document("a", 1, enabled=False)
         await store.commit(2, {"a": changed}, change("toggle", "a", one, changed))
-        self.assertEqual(await store.read(), RuleSet(3, (StoredRule(changed, 3), StoredRule(two, 2))))
+        self.assertEqual(await self.kept(store), (3, [StoredRule(changed, 3), StoredRule(two, 2)]))
         await store.commit(3, {"a": None}, change("delete", "a", changed, None))
-        self.assertEqual(await store.read(), RuleSet(4, (StoredRule(two, 2),)))
+        self.assertEqual(await self.kept(store), (4, [StoredRule(two, 2)]))
         self.assertEqual([one.action for one in await store.history(None, 9)], ["delete", "toggle", "create", "create"])
 
     async def test_order(self) -> None:
@@ -195,6 +210,15 @@ class Contract:
         await store.commit(0, {**writes, "large": large}, change())
         rules = (await store.read()).rules
         self.assertEqual([rule.document for rule in rules], [*writes.values(), large])
+
+    async def test_identity(self) -> None:
+        """It stays, whatever is committed; a store that is made anew has another one, though its revision is 0, too."""
+        store = await self.opened()
+        identity = (await store.read()).identity
+        self.assertTrue(re.fullmatch("[0-9a-f]{8}", identity), identity)
+        await store.commit(0, {"a": document("a")}, change())
+        self.assertEqual((await store.read()).identity, identity)
+        self.assertNotEqual((await (await self.anew()).read()).identity, identity)
 
     async def test_closed_twice(self) -> None:
         """What is closed can be closed again."""

@@ -18,3 +18,5 @@ class MemoryTests(Contract, TestCase):
         await store.open(lambda: None)
         self.addCleanup(store.close)
         return store
+
+    anew = opened

@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from proxyd.control.store import postgres, session
 from proxyd.control.store.opening import store_for
 from proxyd.control.store.postgres import MIGRATIONS, PostgresStore
+from proxyd.control.store.values import Change
 from proxyd.errors import StaleRevision, StoreAway, StoreUnusable
 from tests.control.store.committer import commit_once
 from tests.control.store.contract import Changes, Contract, change, document, documents, replayed
@@ -89,6 +90,10 @@ class Nodes(TestCase):
 
 class PostgresContractTests(Nodes, Contract):
     """The contract, in a server."""
+
+    async def anew(self) -> Any:
+        self.url = self.server.database()
+        return await self.opened()
 
 
 class NodesTests(Nodes):
@@ -446,6 +451,62 @@ class UnusableTests(Nodes):
         await self.opened(migrations=NEXT)
         self.server.execute("SELECT pg_terminate_backend(%s)", (store._session._tables._connection.info.backend_pid,))
         await changes.until(lambda: "version 2" in str(store.away))
+
+    async def upgraded(self) -> tuple[PostgresStore, Changes]:
+        """A store with one rule, whose tables are migrated by a newer program that nobody hears of."""
+        store, changes = await self.open()
+        await store.commit(0, {"a": document("a")}, change())
+        self.server.execute("UPDATE proxyd_meta SET version = 2", url=self.url)
+        return store, changes
+
+    async def test_upgraded_while_it_runs(self) -> None:
+        """A store writes nothing to tables that a newer program has migrated, and is away."""
+        store, _ = await self.upgraded()
+        failure = await self.assertFailure(store.commit(1, {"a": None}, change()), StoreAway)
+        self.assertEqual(str(failure), "its tables are of version 2, and this proxyd knows versions up to 1 only")
+        self.assertEqual(store.away, str(failure))
+        self.assertEqual(self.server.execute("SELECT revision FROM proxyd_meta", url=self.url), [(1,)])
+
+    async def test_upgraded_while_it_reads(self) -> None:
+        """Nor does it read them; it is away until they are its own again."""
+        self.patch(postgres, "RETRY_S", 0.05)
+        store, changes = await self.upgraded()
+        failure = await self.assertFailure(store.read(), StoreAway)
+        self.assertIn("version 2", str(failure))
+        self.server.execute("UPDATE proxyd_meta SET version = 1", url=self.url)
+        await changes.until(lambda: store.away is None)
+        self.assertEqual(list(documents(await store.read())), ["a"])
+
+    async def test_upgrade_is_heard_of(self) -> None:
+        """Who migrates the tables tells those who have them open."""
+        store, changes = await self.open()
+        told = changes.next()
+        await self.opened(migrations=NEXT)
+        await told
+        await self.assertFailure(store.read(), StoreAway)
+
+    async def test_edited_by_hand(self) -> None:
+        """No row that somebody has edited is an error."""
+        store = await self.opened()
+        writes = {rule_id: document(rule_id) for rule_id in "abc"}
+        await store.commit(0, writes, change())
+        for statement in (
+            "UPDATE proxyd_rules SET place = 2, document = document || '}' WHERE id = 'a'",
+            "UPDATE proxyd_rules SET place = 1, document = '[]' WHERE id = 'b'",
+            """UPDATE proxyd_rules SET place = 3, document = '{"id": "x", "order": "y", "name": "z"}' WHERE id = 'c'""",
+            "UPDATE proxyd_history SET before = '', after = '{', at = 'infinity'",
+        ):
+            self.server.execute(statement, url=self.url)
+        self.assertEqual(
+            [rule.document for rule in (await store.read()).rules],
+            [
+                document("b", 1, unreadable="[]"),
+                document("a", 2, unreadable='{"id": "a", "order": 0}}'),
+                document("c", 3, name="z"),
+            ],
+        )
+        self.assertEqual(await store.history(None, 9), [Change("create", "ops", "a", None, None, 1, 0.0)])
+        self.assertIsNone(store.away)
 
     async def test_no_rights(self) -> None:
         """A user who may not make tables."""

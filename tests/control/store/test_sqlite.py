@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from twisted.trial.unittest import TestCase
 
 from proxyd.control.store import sqlite
 from proxyd.control.store.sqlite import MIGRATIONS, SqliteStore
-from proxyd.errors import StoreAway, StoreUnusable
+from proxyd.control.store.values import Change
+from proxyd.errors import StaleRevision, StoreAway, StoreUnusable
 from tests.control.store.committer import commit_once
 from tests.control.store.contract import Changes, Contract, change, document, documents, replayed
 from tests.support.folders import folder_for
@@ -62,6 +64,10 @@ class Files(TestCase):
 
 class SqliteContractTests(Files, Contract):
     """The contract, in a file."""
+
+    async def anew(self) -> Any:
+        self.path = self.path.parent / "other.db"
+        return await self.opened()
 
 
 class FileTests(Files):
@@ -304,6 +310,261 @@ class TroubleTests(Files):
         self.assertEqual(again.away, str(failure))
 
 
+class ReplacedTests(Files):
+    """A file that is moved, removed or replaced while it is open."""
+
+    async def with_rules(self, name: str, *ids: str) -> Path:
+        """Make a file, with a rule and a revision for each id."""
+        path, self.path = self.path, self.path.parent / name
+        store = await self.opened()
+        await self.fill(store, ids)
+        await store.close()
+        made, self.path = self.path, path
+        return made
+
+    async def fill(self, store: Any, ids: Iterable[str]) -> None:
+        """Commit a rule for each id."""
+        for base, rule_id in enumerate(ids):
+            await store.commit(base, {rule_id: document(rule_id)}, change(rule_id=rule_id))
+
+    def kept_in(self, path: Path) -> list[str]:
+        """What is in a file that nobody uses any more, without a log."""
+        self.assertFalse(path.with_name(f"{path.name}-wal").exists())
+        with closing(sqlite3.connect(path)) as connection:
+            self.assertEqual(connection.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
+            return [rule_id for (rule_id,) in connection.execute("SELECT id FROM rules ORDER BY id")]
+
+    async def test_moved(self) -> None:
+        """A file that has gone takes no changes: they fail, and no empty store is made; when it is back, so is all."""
+        store, changes = await self.open()
+        await self.fill(store, "ab")
+        elsewhere = self.path.parent / "elsewhere.db"
+        self.path.rename(elsewhere)
+        failure = await self.assertFailure(store.commit(2, {"c": document("c")}, change()), StoreAway)
+        self.assertEqual(str(failure), f"{self.path}: the file that was there is gone")
+        self.assertEqual((store.away, changes.count), (str(failure), 1))
+        for asked in (store.read(), store.history(None, 1), store.change(1), store.commit(2, {}, change())):
+            await self.assertFailure(asked, StoreAway)
+        self.assertEqual([path.name for path in self.path.parent.iterdir()], ["elsewhere.db"])
+        self.assertEqual(self.kept_in(elsewhere), ["a", "b"])
+        elsewhere.rename(self.path)
+        await changes.until(lambda: store.away is None)
+        self.assertEqual(list(documents(await store.read())), ["a", "b"])
+        self.assertEqual((await store.commit(2, {}, change())).revision, 3)
+
+    async def test_removed(self) -> None:
+        """It is noticed though nobody asks; an empty file in its place is not a store either."""
+        store, changes = await self.open()
+        await self.fill(store, "a")
+        self.path.unlink()
+        await changes.until(lambda: store.away is not None)
+        self.assertIn("gone", str(store.away))
+        self.path.touch()
+        await changes.until(lambda: "there are no rules in this one" in str(store.away))
+        self.assertEqual(self.path.stat().st_size, 0)
+        (await self.with_rules("restored.db", "b")).rename(self.path)
+        await changes.until(lambda: store.away is None)
+        self.assertEqual(list(documents(await store.read())), ["b"])
+
+    async def test_replaced(self) -> None:
+        """What is there now is read, not mixed with what was, and is what is written to."""
+        restored = await self.with_rules("restored.db", "x", "y")
+        store, changes = await self.open()
+        await self.fill(store, "ab")
+        self.path.rename(self.path.parent / "old.db")
+        restored.rename(self.path)
+        told = changes.next()
+        # Made from the same revision, of other rules.
+        await self.assertFailure(store.commit(2, {"c": document("c")}, change()), StaleRevision)
+        await told
+        self.assertIsNone(store.away)
+        self.assertEqual(list(documents(await store.read())), ["x", "y"])
+        await store.commit(2, {"z": document("z")}, change())
+        await store.close()
+        self.assertEqual(self.kept_in(self.path), ["x", "y", "z"])
+        self.assertEqual(self.kept_in(self.path.parent / "old.db"), ["a", "b"])
+
+    async def test_replaced_while_nobody_asks(self) -> None:
+        """The store says that there are other rules."""
+        restored = await self.with_rules("restored.db", "x")
+        store, changes = await self.open()
+        restored.rename(self.path)
+        await changes.next()
+        self.assertEqual(list(documents(await store.read())), ["x"])
+
+    async def test_replaced_under_several(self) -> None:
+        """All who have it open go over to the same file and the same log."""
+        restored = await self.with_rules("restored.db", "x")
+        stores = [await self.open() for _ in range(3)]
+        await self.fill(stores[0][0], "ab")
+        restored.rename(self.path)
+        for base, (store, _) in enumerate(stores, 1):
+            self.assertEqual((await store.read()).revision, base)
+            await store.commit(base, {str(base): document(str(base))}, change())
+        for store, _ in stores:
+            self.assertEqual(sorted(documents(await store.read())), ["1", "2", "3", "x"])
+            await store.close()
+        self.assertEqual(self.kept_in(self.path), ["1", "2", "3", "x"])
+
+    async def test_away_and_back_unnoticed(self) -> None:
+        """Who has not seen that the file was away has not a log of its own afterwards."""
+        one, two = await self.opened(), await self.opened()
+        await self.fill(one, "a")
+        two._polling.stop()
+        elsewhere = self.path.parent / "elsewhere.db"
+        self.path.rename(elsewhere)
+        await self.assertFailure(one.read(), StoreAway)
+        elsewhere.rename(self.path)
+        await one.read()
+        await one.commit(1, {"b": document("b")}, change())
+        self.assertEqual(list(documents(await two.read())), ["a", "b"])
+        await two.commit(2, {"c": document("c")}, change())
+        self.assertEqual(list(documents(await one.read())), ["a", "b", "c"])
+        two._polling.start(1)
+
+    async def test_closed_after_it_was_moved(self) -> None:
+        """No log is left for the next file to be mixed with."""
+        store = await self.opened()
+        await self.fill(store, "a")
+        old = self.path.rename(self.path.parent / "old.db")
+        await store.close()
+        self.assertEqual([path.name for path in self.path.parent.iterdir()], ["old.db"])
+        self.assertEqual(self.kept_in(old), ["a"])
+
+    async def test_replaced_while_it_writes(self) -> None:
+        """A change that went to the file that was there is not acknowledged."""
+        path = self.path
+
+        class Moving(dict[str, Any]):
+            def items(self) -> Any:
+                path.unlink()
+                return super().items()
+
+        store = await self.opened()
+        failure = await self.assertFailure(store.commit(0, Moving(a=document("a")), change()), StoreAway)
+        self.assertIn("was replaced while the change was being written", str(failure))
+        self.assertEqual(store.away, str(failure))
+
+    async def test_another_log(self) -> None:
+        """Who puts a file there with its log finds both untouched."""
+        folder = self.path.parent
+        store, _ = await self.open()
+        await self.fill(store, "a")
+        (folder / "new").mkdir()
+        with closing(sqlite3.connect(await self.with_rules("new/rules.db", "x"), isolation_level=None)) as other:
+            other.execute("PRAGMA journal_mode = WAL")
+            other.execute("UPDATE meta SET revision = 7")
+            for name in ("rules.db-wal", "rules.db-shm", "rules.db"):
+                (folder / "new" / name).rename(folder / name)
+            self.assertEqual((await store.read()).revision, 7)
+
+    async def test_link(self) -> None:
+        """A symbolic link that leads elsewhere leads to another store; the file that it led to stays whole."""
+        one, two = await self.with_rules("one.db", "x"), await self.with_rules("two.db", "y")
+        self.path.symlink_to(one)
+        store = await self.opened()
+        await store.commit(1, {"z": document("z")}, change())
+        self.path.unlink()
+        self.path.symlink_to(two)
+        self.assertEqual(list(documents(await store.read())), ["y"])
+        self.assertEqual(self.kept_in(one), ["x", "z"])
+
+    async def test_name(self) -> None:
+        """Any name is a name, whatever it means in a URI."""
+        self.path = self.path.parent / "a b%41?mode=memory#ä.db"
+        store = await self.opened()
+        await self.fill(store, "a")
+        await store.close()
+        self.assertEqual(self.kept_in(self.path), ["a"])
+
+
+class EditedTests(Files):
+    """Rows that somebody has edited by hand."""
+
+    async def edited(self, *statements: str) -> SqliteStore:
+        """A store with three rules, after that."""
+        store: SqliteStore = await self.opened()
+        writes = {rule_id: document(rule_id, order) for order, rule_id in enumerate("abc")}
+        await store.commit(0, writes, change(after=writes["a"]))
+        with self.other() as other:
+            for statement in statements:
+                other.execute(statement)
+        return store
+
+    async def test_columns(self) -> None:
+        """Id and order are what the columns say."""
+        store = await self.edited(
+            """UPDATE rules SET document = '{"id": "x", "order": "y", "name": "z"}' WHERE id = 'a'""",
+            "UPDATE rules SET id = 'd', place = 9 WHERE id = 'b'",
+            "UPDATE rules SET document = '{}' WHERE id = 'c'",
+        )
+        self.assertEqual(
+            [rule.document for rule in (await store.read()).rules],
+            [document("a", 0, name="z"), document("c", 2), document("d", 9)],
+        )
+
+    async def test_no_objects(self) -> None:
+        """What is no JSON object is shown as it is, as far as it is not too long."""
+        texts = {
+            "''": "", "'{'": "{", "'[1]'": "[1]", "'null'": "null", "7": "7", "x'ff7b'": "\ufffd{",
+            "CAST(x'7bff' AS TEXT)": "{\ufffd", """'{"n": NaN}'""": '{"n": NaN}', f"'{'x' * 999}'": "x" * 200,
+            f"'{'[' * 100_000}'": "[" * 200,
+        }  # fmt: skip
+        store = await self.edited("DELETE FROM rules")
+        with self.other() as other:
+            for place, text in enumerate(texts):
+                other.execute(f"INSERT INTO rules VALUES ('r{place}', {place}, {text}, 1)")
+        self.assertEqual(
+            [rule.document for rule in (await store.read()).rules],
+            [document(f"r{place}", place, unreadable=shown) for place, shown in enumerate(texts.values())],
+        )
+
+    async def test_no_numbers(self) -> None:
+        """What is no number counts as 0, in matching order, too."""
+        store = await self.edited(
+            "UPDATE rules SET place = -1 WHERE id = 'b'",
+            "UPDATE rules SET place = 'first', revision = 'x' WHERE id = 'c'",
+            "INSERT INTO rules VALUES ('d', 1.5, '{}', x'00')",
+        )
+        rules = [(rule.document["id"], rule.document["order"], rule.revision) for rule in (await store.read()).rules]
+        self.assertEqual(rules, [("b", -1, 1), ("a", 0, 1), ("c", 0, 0), ("d", 0, 0)])
+
+    async def test_nothing(self) -> None:
+        """So does nothing at all, in tables that somebody else has made."""
+        store = await self.edited(
+            "DROP TABLE rules",
+            "CREATE TABLE rules (id, place, document, revision)",
+            "INSERT INTO rules VALUES (NULL, NULL, NULL, NULL), ('a', NULL, NULL, NULL), (x'62', 1, '{}', 1)",
+        )
+        rules = (await store.read()).rules
+        self.assertEqual([rule.document for rule in rules], [document("a", unreadable=""), document("b", 1)])
+        self.assertEqual([rule.revision for rule in rules], [0, 1])
+
+    async def test_history(self) -> None:
+        """What a change was cannot be read, but which one it was."""
+        store = await self.edited("UPDATE history SET before = '{', after = x'ff', at = 'now', who = x'6f', action = 3")
+        expected = Change("3", "o", "a", None, None, 1, 0.0)
+        self.assertEqual(await store.history(None, 9), [expected])
+        self.assertEqual(await store.change(1), expected)
+        with self.other() as other:
+            other.execute("UPDATE history SET at = 9e999")
+        self.assertEqual((await store.history(None, 9))[0].at, 0.0)
+
+    async def test_meta(self) -> None:
+        """Without the table's one row it is no store, neither while it is open nor afterwards."""
+        for statement in ("UPDATE meta SET version = 'x'", "DELETE FROM meta"):
+            store = await self.edited(statement)
+            for asked in (store.read(), store.commit(1, {}, change()), store.read()):
+                self.assertIn("its table meta does not say", str(await self.assertFailure(asked, StoreAway)))
+            await store.close()
+            self.path.unlink()
+
+    async def test_revision(self) -> None:
+        """A revision that is none is not one that somebody else has made."""
+        store = await self.edited("UPDATE meta SET revision = 'x'")
+        self.assertIn("its table meta does not say", str(await self.assertFailure(store.read(), StoreAway)))
+
+
 class UnusableTests(Files):
     """What can never be a store."""
 
@@ -379,6 +640,40 @@ class UnusableTests(Files):
         failure = await self.assertFailure(store.read(), StoreAway)
         self.assertIn("version 2", str(failure))
         self.assertEqual((store.away, changes.count), (str(failure), 1))
+
+
+    async def upgraded(self) -> tuple[SqliteStore, Changes]:
+        """A store with one rule, whose tables a newer program has migrated."""
+        store, changes = await self.open()
+        await store.commit(0, {"a": document("a")}, change())
+        await (await self.opened(migrations=NEXT)).close()
+        return store, changes
+
+    async def test_upgraded_while_it_runs(self) -> None:
+        """A store writes nothing to tables that a newer program has migrated, and is away from then on."""
+        store, _ = await self.upgraded()
+        text = "its tables are of version 2, and this proxyd knows versions up to 1 only"
+        for _ in range(2):
+            failure = await self.assertFailure(store.commit(1, {"a": None}, change()), StoreAway)
+            self.assertEqual((str(failure), store.away), (text, text))
+            await store._poll()
+            self.assertEqual(store.away, text)
+        with self.other() as other:
+            self.assertEqual(other.execute("SELECT version, revision FROM meta").fetchall(), [(2, 1)])
+
+    async def test_upgraded_while_it_reads(self) -> None:
+        """Nor does it read them."""
+        store, _ = await self.upgraded()
+        self.assertIn("version 2", str(await self.assertFailure(store.read(), StoreAway)))
+
+    async def test_upgraded_while_nobody_asks(self) -> None:
+        """It is noticed all the same."""
+        store, changes = await self.upgraded()
+        await changes.until(lambda: "version 2" in str(store.away))
+        with self.other() as other:
+            other.execute("UPDATE meta SET version = 1")
+        await changes.until(lambda: store.away is None)
+        self.assertEqual(list(documents(await store.read())), ["a"])
 
 
 class KillTests(Files):
