@@ -15,7 +15,7 @@ run: $(VENV)/installed
 	$(BIN)/twistd -n --pidfile= proxyd --config $(CONFIG) || test $$? -gt 128
 
 test: $(VENV)/installed-for-tests tests/peers/installed
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .

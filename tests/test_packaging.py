@@ -27,9 +27,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_contents(wheel: zipfile.ZipFile) -> None:
-    """All of the package and the plugin; no tests, no caches."""
-    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "proxyd").rglob("*.py")}
-    expected |= {"proxyd/py.typed", "twisted/plugins/proxyd_dropin.py"}
+    """All of the package, the page's files too, and the plugin; no tests, no caches."""
+    package = [path for path in (ROOT / "proxyd").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    expected = {str(path.relative_to(ROOT)) for path in package} | {"twisted/plugins/proxyd_dropin.py"}
+    assert {"proxyd/py.typed", "proxyd/control/page/index.html", "proxyd/control/page/style.css"} <= expected
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == expected
 
 

@@ -26,6 +26,7 @@ from proxyd.forward.roles import Body, Responder, Site
 from proxyd.http.fields import Fields, serialize
 from proxyd.http.framing import BadChunk, BodyReader, chunk, last_chunk, request_body
 from proxyd.http.head import RequestHead, parse_request
+from proxyd.http.upgrade import is_upgrade
 from proxyd.timer import Timer
 from proxyd.transports import cut_off, unsent
 
@@ -100,6 +101,7 @@ class Channel(protocol.Protocol):
         self._body_limit = 0
         self._reading_body = False
         self._upgrading = False
+        self._refusing = False
         # The present answer
         self._minor = 1
         self._keep = True
@@ -242,7 +244,9 @@ class Channel(protocol.Protocol):
             self._refuse(error)
             return
         self._state = State.BUSY
-        self._head_sent = self._chunked = self._responder_full = self._upgrading = False
+        self._head_sent = self._chunked = self._responder_full = self._refusing = False
+        # What the client sends ahead is of another protocol then, and no request.
+        self._upgrading = bool(head.upgrade) and is_upgrade(head)
         self._minor = head.minor
         self._keep = head.keep_alive and not site.draining
         self._reader = request_body(head)
@@ -262,6 +266,7 @@ class Channel(protocol.Protocol):
             self._learn_addresses()
         self._state = State.BUSY
         self._keep = self._head_sent = self._chunked = False
+        self._refusing = True
         self._minor = 1
         self.record = Record(None, self.peer, self.site.clock.seconds())
         self._recording = True
@@ -270,17 +275,15 @@ class Channel(protocol.Protocol):
 
     # Bodies of requests
 
-    def serve(self, responder: Responder, body_limit: int = 0, *, upgrade: bool = False) -> None:
+    def serve(self, responder: Responder, body_limit: int = 0) -> None:
         """
         Say who answers the present request.
 
         @param body_limit: the most octets that its body may have; 0 is no limit.
-        @param upgrade: what the client sends ahead is of another protocol, and no request.
 
         @raise LimitExceeded: the body says that it is longer.
         """
         self._body_limit = body_limit
-        self._upgrading = upgrade
         if body_limit and (self.head.length or 0) > body_limit:
             raise LimitExceeded(f"The request's body is longer than {body_limit} octets.", 413)
         self._responder = responder
@@ -493,7 +496,8 @@ class Channel(protocol.Protocol):
         if self._state is State.CLOSING:
             return
         self._state = State.CLOSING
-        unread = self._reader is not None or bool(self._buffer)
+        # Behind a head that could not be read there may be a body, on its way still.
+        unread = self._refusing or self._reader is not None or bool(self._buffer)
         self._reading_body = False
         self._reader = None
         self._buffer = b""
@@ -550,7 +554,7 @@ class Channel(protocol.Protocol):
         elif self._state is State.BUSY:
             self._keep = False
             self._abandon(LimitExceeded("The request's body came too slowly.", 408))
-        elif self._buffer:
+        elif self._buffer.strip(b"\r\n"):
             self._refuse(LimitExceeded("The request's head came too slowly.", 408))
         else:
             self.close()

@@ -19,6 +19,7 @@ def cut_head(data: bytes, header: int, uri: int) -> tuple[bytes, bytes]:
 
     @raise RequestError: there will never be a head that is served.
     """
+    whole = data
     if data.startswith(b"\r\n"):
         # RFC 9112 section 2.2 asks for one empty line to be ignored; old clients send up to two.
         data = data.removeprefix(b"\r\n").removeprefix(b"\r\n")
@@ -36,4 +37,5 @@ def cut_head(data: bytes, header: int, uri: int) -> tuple[bytes, bytes]:
         return data[:end], data[end:]
     if data.count(b"\n") != data.count(b"\r\n"):
         raise RequestError("A line of the request's head ends without a carriage return.")
-    return b"", data
+    # With its empty lines: each segment could else bring two more.
+    return b"", whole

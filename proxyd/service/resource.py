@@ -160,7 +160,7 @@ class RulesResource(Resource):
             go_on(verdict, head, channel)
             return
         asking = Asking(verdict)
-        channel.serve(asking, upgrade=bool(head.upgrade) and is_upgrade(head))
+        channel.serve(asking)
 
         def answered(result: Verdict | Failure) -> None:
             if not asking.cancelled:
@@ -196,7 +196,7 @@ class RulesResource(Resource):
                 fields = outgoing.with_granted(fields, granted.fields)
             octets = outgoing.head(head, request_target, fields)
             exchange = Exchange(channel, upstream, octets, in_use.timeouts, None, switch)
-            channel.serve(exchange, upgrade=True)
+            channel.serve(exchange)
         else:
             fields = memo.fields_by(outgoing, head)
             if granted is not None and granted.fields:

@@ -22,7 +22,7 @@ HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         (HEAD + b"GET", HEAD, b"GET"),
         (b"\r\n" + HEAD, HEAD, b""),
         (b"\r\n\r\n" + HEAD, HEAD, b""),
-        (b"\r\n\r\n", b"", b""),
+        (b"\r\n\r\n", b"", b"\r\n\r\n"),
     ],
 )
 def test_cut(data: bytes, head: bytes, rest: bytes) -> None:
