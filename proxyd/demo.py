@@ -215,7 +215,8 @@ async def _main(reactor: Any, endpoint: str = ENDPOINT) -> None:
         raise SystemExit(f"The origin server cannot listen: {error}") from error
     sys.stdout.write(f"The origin server listens on {port.getHost()}\n")
     if endpoint == ENDPOINT:
-        sys.stdout.write("\n    Open http://127.0.0.1:8080/ and stop with Ctrl-C.\n\n")
+        sys.stdout.write("\n    Open http://127.0.0.1:8080/ and stop with Ctrl-C.\n")
+        sys.stdout.write("    The admin page is http://127.0.0.1:8081/, its token demo-token-change-me.\n\n")
     sys.stdout.flush()
     await Deferred()
 
