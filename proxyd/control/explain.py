@@ -27,7 +27,7 @@ from proxyd.outbound.pac import PacRoute
 from proxyd.outbound.route import Route
 from proxyd.rules.auth import NO_AUTH, Auth, BasicAuth, BearerAuth, ForwardAuth
 from proxyd.rules.globs import host_globs
-from proxyd.rules.model import Match, Rule
+from proxyd.rules.model import DEFAULT_PORTS, Match, Rule
 from proxyd.rules.outgoing import Outgoing
 from proxyd.rules.proxy import Proxy, ProxySettings, Way
 from proxyd.rules.table import MATCH_BUDGET_S, RuleTable
@@ -35,7 +35,7 @@ from proxyd.rules.table import MATCH_BUDGET_S, RuleTable
 _KEY: Final = b"ZXhwbGFpbiBvbmx5Li4uLg=="
 """A C{Sec-WebSocket-Key} for handshakes that are not made."""
 
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_SCHEMES: Final = ("http", "https", "ws", "wss")
 
 
 class InUse(Protocol):
@@ -183,7 +183,7 @@ def _head(method: str, url: str, headers: Mapping[str, str]) -> tuple[RequestHea
     else:
         scheme, separator, rest = url.partition("://")
         scheme = scheme.lower()
-        if not separator or scheme not in _DEFAULT_PORTS:
+        if not separator or scheme not in _SCHEMES:
             raise RequestError("The URL must be a path, or begin with http://, https://, ws:// or wss://.")
         end = next((index for index, character in enumerate(rest) if character in "/?#"), len(rest))
         authority, target = rest[:end], rest[end:] if rest[end : end + 1] == "/" else "/" + rest[end:]
@@ -203,9 +203,9 @@ def _head(method: str, url: str, headers: Mapping[str, str]) -> tuple[RequestHea
                    (b"Sec-WebSocket-Key", _KEY)]
     head = parse_request(request_line + serialize(fields) + b"\r\n")
     try:
-        port = urlsplit(url).port or _DEFAULT_PORTS[scheme]
+        port = urlsplit(url).port or DEFAULT_PORTS[scheme]
     except ValueError:
-        port = _DEFAULT_PORTS[scheme]
+        port = DEFAULT_PORTS[scheme]
     return head, scheme in ("https", "wss"), port
 
 

@@ -163,8 +163,7 @@ class Rulebook:
 
     async def _take(self, rule_set: RuleSet) -> None:
         known = {one.id: one for one in self.rules}
-        unread = sum(stored is not _stored(known, stored) for stored in rule_set.rules)
-        if unread > _FEW:
+        if sum(_known(known, stored) is None for stored in rule_set.rules) > _FEW:
             # Thousands of patterns take a second.
             rules = await deferToThreadPool(
                 self._reactor, self._reactor.getThreadPool(), self._compiled, rule_set, known
@@ -177,11 +176,8 @@ class Rulebook:
     def _compiled(self, rule_set: RuleSet, known: Mapping[str, DynamicRule]) -> tuple[DynamicRule, ...]:
         compiled = []
         for stored in rule_set.rules:
-            before = known.get(str(stored.document["id"]))
-            if before is not None and before.stored.document == stored.document:
-                compiled.append(replace(before, stored=stored))
-            else:
-                compiled.append(self._dynamic(stored))
+            before = _known(known, stored)
+            compiled.append(self._dynamic(stored) if before is None else replace(before, stored=stored))
         return tuple(compiled)
 
     def _dynamic(self, stored: StoredRule) -> DynamicRule:
@@ -210,9 +206,12 @@ _FEW = 50
 """So many rules are read without a thread: a fifth of a millisecond each."""
 
 
-def _stored(known: Mapping[str, DynamicRule], stored: StoredRule) -> StoredRule | None:
+def _known(known: Mapping[str, DynamicRule], stored: StoredRule) -> DynamicRule | None:
+    """The rule as it has been read already, if its document is the same."""
     found = known.get(str(stored.document["id"]))
-    return stored if found is not None and found.stored.document == stored.document else None
+    if found is not None and (found.stored is stored or found.stored.document == stored.document):
+        return found
+    return None
 
 
 def _changed(base: RuleSet, writes: Mapping[str, Document | None], revision: int) -> RuleSet:

@@ -72,8 +72,12 @@ class RulesAPI:
         return Answer(self._shown_all(call), fields=[_etag(self._list_tag())])
 
     def _shown_all(self, call: Call) -> list[dict[str, Any]]:
+        static_ids = self._static_ids()
         shown = [self._shown_static(rule, call) for rule in self._static_rules()]
-        return shown + [self._shown(one, call) for one in self._rulebook.rules]
+        return shown + [self._shown(one, call, static_ids) for one in self._rulebook.rules]
+
+    def _static_ids(self) -> set[str]:
+        return {rule.id for rule in self._static_rules()}
 
     def _list_tag(self) -> str:
         static = [masked(mapping_from_rule(rule)) for rule in self._static_rules()]
@@ -92,14 +96,14 @@ class RulesAPI:
         return self._one(self._find(rule_id), call)
 
     def _one(self, dynamic: DynamicRule, call: Call, status: int = 200) -> Answer:
-        return Answer(self._shown(dynamic, call), status, [_etag(self._tag(dynamic))])
+        return Answer(self._shown(dynamic, call, self._static_ids()), status, [_etag(self._tag(dynamic))])
 
     def _shown_static(self, rule: Rule, call: Call) -> dict[str, Any]:
         return self._for_caller({**mapping_from_rule(rule), "readonly": True, "problem": None}, rule, call)
 
-    def _shown(self, dynamic: DynamicRule, call: Call) -> dict[str, Any]:
+    def _shown(self, dynamic: DynamicRule, call: Call, static_ids: set[str]) -> dict[str, Any]:
         problem = dynamic.problem or None
-        if any(rule.id == dynamic.id for rule in self._static_rules()):
+        if dynamic.id in static_ids:
             problem = "the file has a rule of this id, which is the one in force"
         return self._for_caller({**_whole(dynamic), "readonly": False, "problem": problem}, dynamic.rule, call)
 
@@ -122,7 +126,7 @@ class RulesAPI:
         raise CallError(404, f"There is no rule {rule_id}.")
 
     def _changeable(self, rule_id: str) -> DynamicRule:
-        if any(rule.id == rule_id for rule in self._static_rules()):
+        if rule_id in self._static_ids():
             raise CallError(403, f"The rule {rule_id} is of the configuration file: it is changed there.")
         return self._find(rule_id)
 
@@ -209,7 +213,7 @@ class RulesAPI:
         return {**document, "order": min(last + 1, MAX_ORDER)}
 
     def _is_taken(self, rule_id: str, base: RuleSet) -> bool:
-        return any(rule.id == rule_id for rule in self._static_rules()) or rule_id in _ids(base)
+        return rule_id in self._static_ids() or rule_id in _ids(base)
 
     def _checked(self, document: Mapping[str, Any], old: DynamicRule | None) -> tuple[Document, Rule]:
         """
@@ -256,8 +260,10 @@ class RulesAPI:
                 raise CallError(409, f"What was before change {number} cannot be read any more.")
             if change.rule_id is None:
                 before = _ids(base)
-                ids = [one for one in change.before or () if one in before]
-                ids += [one for one in before if one not in ids]
+                there = set(before)
+                ids = [one for one in change.before or () if one in there]
+                there.difference_update(ids)
+                ids += [one for one in before if one in there]
                 if ids == before:
                     raise CallError(409, "The rules are in that order already.")
                 return Edit(_reordered(base, ids), Change("rollback", call.caller.name, None, before, ids))
