@@ -5,7 +5,7 @@ The house, from the ground up.  A module knows its own folder and what stands
 above it in this list, never what stands below::
 
     errors, interfaces, reactor     what goes wrong; what others may provide; sockets that write at once
-    timer, transports               deadlines that move; what lies below a transport's wrappers
+    timer, times, transports        deadlines that move; moments as text; what lies below a transport's wrappers
     http/                           pure: heads, fields, targets, bodies, forwarding, the WebSocket handshake
     rules/                          pure: patterns, globs, the table, the request that a rule makes
     outbound/                       from an origin server, and the way to it, to one endpoint

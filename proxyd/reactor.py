@@ -16,6 +16,7 @@ them: any other reactor works, more slowly.
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 from collections.abc import Iterable
 from typing import Any, cast
@@ -104,6 +105,23 @@ class _UNIXConnector(unix.Connector):
         return _UNIXClient(self.address, self, self.reactor, self.checkPID)
 
 
+def adopt_unix_port(
+    kind: type[unix.Port], reactor: Any, descriptor: int, factory: IProtocolFactory
+) -> IListeningPort:
+    """
+    Listen on a UNIX socket that somebody else has opened.
+
+    Its file is not ours: Twisted would let everybody write to it, and remove it
+    at the end, so that nobody would find the socket that systemd still holds.
+    """
+    port: Any = kind._fromListeningDescriptor(reactor, descriptor, factory)
+    # A name without a file; and as many as the system lets wait, since it listens once more.
+    port._bindPath = b"\0"
+    port.backlog = socket.SOMAXCONN
+    port.startListening()
+    return cast(IListeningPort, port)
+
+
 class PromptReactor(EPollReactor):
     """The epoll reactor whose sockets write at once."""
 
@@ -134,9 +152,11 @@ class PromptReactor(EPollReactor):
         return connector
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> IListeningPort:
+        if addressFamily == socket.AF_UNIX:
+            return adopt_unix_port(_UNIXPort, self, fileDescriptor, factory)
         listening: Any = super().adoptStreamPort(fileDescriptor, addressFamily, factory)
         # A port makes its transports from this attribute, whose documentation invites replacing it.
-        listening.transport = _UNIXServer if isinstance(listening, unix.Port) else _TCPServer
+        listening.transport = _TCPServer
         return cast(IListeningPort, listening)
 
     def doPoll(self, timeout: float | None) -> None:

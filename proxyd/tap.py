@@ -46,7 +46,8 @@ class _Proxy(MultiService):
 
 def makeService(options: Options) -> IService:
     """
-    The service for C{twistd}: with SIGHUP it reloads, with a second SIGTERM it stops at once.
+    The service for C{twistd}: with SIGHUP it reloads, with SIGUSR2 it replaces its workers, with a second SIGTERM
+    it stops at once.
 
     A bad configuration ends the process with all that is wrong with it.
     """
@@ -63,6 +64,9 @@ def makeService(options: Options) -> IService:
     def reload(*_: Any) -> None:
         reactor.callFromThread(service.reload)  # type: ignore[attr-defined]
 
+    def restart_workers(*_: Any) -> None:
+        reactor.callFromThread(service.restart_workers)  # type: ignore[attr-defined]
+
     def stop_at_once(*_: Any) -> None:
         reactor.callFromThread(service.stop_at_once)  # type: ignore[attr-defined]
 
@@ -76,6 +80,7 @@ def makeService(options: Options) -> IService:
         signal.signal(signal.SIGINT, stop_at_once)
 
     signal.signal(signal.SIGHUP, reload)
+    signal.signal(signal.SIGUSR2, restart_workers)
     reactor.addSystemEventTrigger("before", "shutdown", catch_second_signal)
     service.unusable = give_up
     parent = _Proxy()

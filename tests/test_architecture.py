@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "proxyd"
 
 LAYERS = [
-    {"reactor", "errors", "interfaces", "timer", "transports"},
+    {"reactor", "errors", "interfaces", "timer", "times", "transports"},
     {"http"},
     {"rules"},
     {"outbound", "forward", "websocket"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from typing_extensions import TypedDict
 
@@ -57,21 +58,21 @@ class Relays(Protocol):
 
 
 class Connections:
-    """All requests and WebSockets that are under way."""
+    """All requests and WebSockets that are under way in this process."""
 
     def __init__(self, clock: IReactorTime, site: Callable[[], Site], relays: Relays) -> None:
         self._clock = clock
         self._site = site
         self._relays = relays
 
-    def listed(self) -> list[Live]:
+    def listed(self) -> Deferred[list[Live]]:
         """All of them, the oldest one first."""
         now = self._clock.seconds()
         found = [self._relay(one, now) for one in self._relays.live]
         found += [self._channel(one, now) for one in self._channels()]
-        return sorted(found, key=lambda one: one["id"])
+        return succeed(sorted(found, key=lambda one: one["id"]))
 
-    def close(self, number: int, code: int) -> bool:
+    def close(self, number: int, code: int) -> Deferred[bool]:
         """
         Close one.
 
@@ -82,10 +83,10 @@ class Connections:
         for one in self._all():
             if one.record.number == number:
                 _close(one, code)
-                return True
-        return False
+                return succeed(True)
+        return succeed(False)
 
-    def close_rule(self, rule_id: str, code: int, spread_s: float) -> int:
+    def close_rule(self, rule_id: str, code: int, spread_s: float) -> Deferred[int]:
         """
         Close all that a rule serves now, one after the other.
 
@@ -97,7 +98,7 @@ class Connections:
         for index, one in enumerate(found):
             delay = spread_s * index / len(found)
             self._clock.callLater(delay, self._close_if_there, one, one.record, code)
-        return len(found)
+        return succeed(len(found))
 
     def _close_if_there(self, one: Relay | Channel, record: Record, code: int) -> None:
         # A connection of HTTP may have had other requests since.

@@ -139,6 +139,14 @@ class Rulebook:
 
     # What others change
 
+    async def follow(self, rule_set: RuleSet) -> None:
+        """Put in force what another process keeps."""
+        await self._changing.acquire()
+        try:
+            await self._take(rule_set)
+        finally:
+            self._changing.release()
+
     def _store_changed(self) -> None:
         Deferred.fromCoroutine(self._look()).addErrback(
             lambda failure: log.failure("the rules could not be read from their store", failure)

@@ -476,20 +476,24 @@ class Channel(protocol.Protocol):
 
     # The end
 
-    def close_when_idle(self) -> None:
+    def close_when_idle(self, idle_s: float = 0.0) -> None:
         """
         Close now when no request is being served, else after the present one.
 
         Who has only just connected has a request on its way, and would not
         expect to be turned away: it has L{FIRST_S} for it.
+
+        @param idle_s: seconds until one is closed that has had requests and has none now; one more is answered.
         """
         self._keep = False
         if self._state is not State.IDLE:
             return
         if self._previous is None and not self._buffer:
             self._timer.start(FIRST_S)
-        elif self._previous is not None:
+        elif self._previous is not None and not idle_s:
             self.close()
+        elif not self._buffer:
+            self._timer.start(idle_s)
 
     def close(self) -> None:
         """Send what is still to be sent, then end the connection."""

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxyd.errors import ExchangeError, OverCapacity, RequestError, ResponseMalformed, UpstreamError
+from proxyd.errors import ExchangeError, RequestError, ResponseMalformed, UpstreamError
 from proxyd.forward.channel import Channel
 from proxyd.forward.html import Rewriter
 from proxyd.forward.origin import OriginConnection, Timeouts
@@ -258,9 +258,6 @@ class Exchange:
             if switch is None:
                 raise ResponseMalformed("the origin switched protocols without being asked to")
             fields = switch.agreed(response)
-            if channel.site.draining:
-                # A client must not see a 101 that is closed at once.
-                raise OverCapacity("an upgrade was agreed to while draining")
         except ExchangeError as error:
             origin.abort()
             channel.send_error(error)

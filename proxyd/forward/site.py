@@ -144,19 +144,25 @@ class ProxySite(Factory):
         """Give a request to the Resource tree."""
         self._respond(head, channel)
 
-    def drain(self) -> Deferred[None]:
+    def drain(self, idle_s: float = 0.0) -> Deferred[None]:
         """
         Let every connection end after its present request.
+
+        @param idle_s: seconds for which one without a request may still get its last one.
 
         @return: fires when all have ended.
         """
         self.draining = True
-        for channel in list(self.channels):
-            channel.close_when_idle()
+        self.close_when_idle(idle_s)
         if not self.open:
             return succeed(None)
         self._drained = Deferred()
         return self._drained
+
+    def close_when_idle(self, idle_s: float = 0.0) -> None:
+        """Close all connections without a request, in so many seconds, and the others after their present one."""
+        for channel in list(self.channels):
+            channel.close_when_idle(idle_s)
 
     def abort(self) -> None:
         """Cut off every connection that speaks HTTP."""

@@ -16,6 +16,7 @@ from proxyd.forward.record import Record
 from proxyd.http.fields import values
 from proxyd.interfaces import IAccessLog
 from proxyd.service.settings import STDOUT, Log
+from proxyd.times import to_the_millisecond
 
 log = Logger()
 
@@ -122,7 +123,7 @@ def _second(now: int) -> str:
 def json_line(record: Record, now: float, query: bool) -> str:
     """One JSON object, with C{null} for what is not known."""
     entry: dict[str, Any] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z",
+        "time": to_the_millisecond(now),
         "client": record.client or None,
         "user": record.user or None,
         "method": None,

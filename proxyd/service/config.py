@@ -1,8 +1,5 @@
 """
 The configuration: a YAML file as frozen values, or everything that is wrong with it at once.
-
-What belongs to features that are not there yet is accepted with its default
-only, so that nobody believes in a setting that does nothing.
 """
 
 from __future__ import annotations
@@ -61,11 +58,23 @@ def load(path: str, environment: Mapping[str, str]) -> Config:
         raise Unreadable((Problem((), f"cannot be read: {error.strerror}"),), path) from error
     except UnicodeDecodeError as error:
         raise ConfigError((Problem((), f"is not UTF-8: {error}"),), path) from error
+    return parse(text, path, environment)
+
+
+def parse(text: str, path: str, environment: Mapping[str, str]) -> Config:
+    """
+    Return the configuration that a file holds.
+
+    @param path: the file's name.
+    @param environment: where C{${NAME}} outside of C{rules} is taken from.
+
+    @raise ConfigError: everything that is wrong with it, with lines.
+    """
     try:
         source = Source(text)
     except ConfigError as error:
         raise ConfigError(error.problems, path) from error
-    return _Loading(source, path, environment).config()
+    return replace(_Loading(source, path, environment).config(), text=text)
 
 
 class _Loading:
@@ -122,6 +131,8 @@ class _Loading:
             store_folder=self.environment.get("STATE_DIRECTORY", "").partition(":")[0] or self.base,
             warnings=self._placed(list(self._warnings(rules))),
             auth=auth,
+            # Those that this process may run on, which a container or systemd may have made fewer.
+            workers=len(os.sched_getaffinity(0)) if document.workers == "auto" else document.workers,
         )
 
     def _placed(self, problems: list[Problem]) -> tuple[Problem, ...]:

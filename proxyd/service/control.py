@@ -8,39 +8,40 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Iterator, Mapping
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxyd import __version__
 from proxyd.control.api.access import Access, is_loopback
 from proxyd.control.api.calls import Answer, Call, Operation
+from proxyd.control.api.connections import Connections as LiveConnections
 from proxyd.control.api.connections import ConnectionsAPI
 from proxyd.control.api.openapi import description
 from proxyd.control.api.resource import AdminResource, Open
 from proxyd.control.api.rules import RulesAPI
-from proxyd.control.api.status import RulesStatus, Status, StatusAPI, StoreStatus, Totals
+from proxyd.control.api.status import RulesStatus, Status, StatusAPI, StoreStatus, Totals, WorkerStatus
 from proxyd.control.auth.tokens import Tokens
-from proxyd.control.connections import Connections
-from proxyd.control.metrics import BUCKETS_S, Metrics
+from proxyd.control.counts import BUCKETS_S, Counts
+from proxyd.control.metrics import Gauge, exposition
 from proxyd.control.page import page_files
 from proxyd.control.permissions import Permissions
-from proxyd.control.rulebook import DynamicRule, Rulebook
+from proxyd.control.rulebook import Rulebook
 from proxyd.control.settings import AdminToken
 from proxyd.control.store.opening import store_for
 from proxyd.errors import ConfigError, Problem
 from proxyd.forward.site import ProxySite
-from proxyd.rules.model import Rule
-from proxyd.service.listening import ServerTLS, listen, only_ours
+from proxyd.service.listening import Certificates, ServerTLS, listen, only_ours
+from proxyd.service.serving import opened
 from proxyd.service.settings import Config, Listener
 from proxyd.service.snapshot import Snapshot
-from proxyd.websocket.relays import Relays
+from proxyd.times import to_the_second
 
 log = Logger()
 
@@ -54,12 +55,31 @@ class Service(Protocol):
     config: Config
     restart_needed: list[str]
     reload_error: str | None
-    site: ProxySite
-    ports: list[IListeningPort]
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """What it listens on."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to end."""
 
     @property
     def snapshot(self) -> Snapshot:
         """What the next request is served by."""
+
+    @property
+    def connections(self) -> LiveConnections:
+        """The requests and WebSockets under way."""
+
+    def counts(self, is_scrape: bool = False) -> Deferred[Counts]:
+        """What has been counted, and what is so now."""
+
+    def workers(self) -> list[WorkerStatus]:
+        """The processes that serve, if it is not this one."""
+
+    def restart_workers(self) -> int:
+        """Replace them, one after the other; returns how many, 0 if this cannot be done now."""
 
     def reload(self) -> Deferred[ConfigError | None]:
         """Read the configuration again; fires with what is wrong with it."""
@@ -68,13 +88,19 @@ class Service(Protocol):
         """Serve the next request by the rules of the moment."""
 
 
+class Read(NamedTuple):
+    """What a reload has read for the control plane, before it is in force."""
+
+    tokens: Tokens[AdminToken]
+    certificates: list[Certificates | None]
+
+
 class ControlPlane:
     """
     The rules that change at run time, and all that shows and changes them.
 
     @ivar rulebook: these rules.
     @ivar ports: what the admin API listens on, once it does.
-    @ivar tls: the TLS of these, where they have one.
     @ivar site: the factory of callers' connections.
     """
 
@@ -84,8 +110,6 @@ class ControlPlane:
         config: Config,
         environment: Mapping[str, str],
         service: Service,
-        relays: Relays,
-        metrics: Metrics,
     ) -> None:
         """
         @raise ConfigError: the file of a token or of TLS cannot be read.
@@ -94,22 +118,20 @@ class ControlPlane:
         self._reactor = reactor
         self._config = config
         self._service = service
-        self._relays = relays
-        self._metrics = metrics
         self._started = time.time()
         permissions = Permissions(config.admin)
         store = store_for(reactor, config.store, config.store_folder)
         self.rulebook = Rulebook(reactor, store, permissions, config.base, service.use_rules)
         self._rules_api = RulesAPI(self.rulebook, permissions, lambda: service.config.rules, environment)
         self._access = Access(config.admin, reactor)
-        self.tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.admin_listen]
+        self._tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.admin_listen]
         self.site = ProxySite(self._resource(), config, reactor, lambda record: None, self._accept)
 
     def _resource(self) -> AdminResource:
         admin = self._config.admin
         described: list[Operation] = [
             *self._rules_api.operations,
-            *ConnectionsAPI(Connections(self._reactor, lambda: self._service.site, self._relays)).operations,
+            *ConnectionsAPI(self._service.connections).operations,
             *StatusAPI(self, self._reactor.seconds).operations,
         ]
         # Made when it is first asked for: that takes as long as the rest of the start.
@@ -118,7 +140,7 @@ class ControlPlane:
         def describe(call: Call) -> Answer:
             return Answer(openapi())
 
-        def expose(call: Call) -> Answer:
+        def expose(call: Call) -> Awaitable[Answer]:
             return self._exposition()
 
         open_paths = {
@@ -141,14 +163,10 @@ class ControlPlane:
 
         @raise ConfigError: a listener cannot be opened, or anybody could write there.
         """
-        for index, (listener, tls) in enumerate(zip(self._config.admin_listen, self.tls, strict=True)):
-            failures: list[Failure] = []
+        for index, (listener, tls) in enumerate(zip(self._config.admin_listen, self._tls, strict=True)):
             private = Listener(only_ours(listener.endpoint), listener.tls)
             listening = listen(self._reactor, private, self.site, tls, lambda one: self.snapshot.trusted.trusts(one))
-            listening.addCallbacks(self.ports.append, failures.append)
-            if failures:
-                text = f"cannot listen on {listener.endpoint}: {failures[0].value}"
-                raise ConfigError((Problem(("admin", "listen", index), text),), self._config.source)
+            self.ports.append(opened(listening, ("admin", "listen", index), listener, self._config.source))
             if not self._config.admin.tokens:
                 self._check_private(index, self.ports[-1].getHost())
 
@@ -164,18 +182,21 @@ class ControlPlane:
         if text:
             raise ConfigError((Problem(("admin", "listen", index), text),), self._config.source)
 
-    def read_tokens(self) -> Tokens[AdminToken]:
+    def read(self) -> Read:
         """
-        @return: the tokens of the configuration that the service was started with, their files read now.
+        @return: the tokens and certificates of the configuration that the service was started with, as they are now.
 
-        @raise ConfigError: a file cannot be read, or holds no token.
+        @raise ConfigError: a file cannot be read, or holds something else.
         """
-        return Tokens(self._config.admin.tokens)
+        return Read(Tokens(self._config.admin.tokens), [None if tls is None else tls.read() for tls in self._tls])
 
-    def use(self, config: Config, tokens: Tokens[AdminToken]) -> None:
+    def use(self, config: Config, read: Read) -> None:
         """Take what a reload may change."""
         self.site.use(config)
-        self._access.tokens = tokens
+        self._access.tokens = read.tokens
+        for tls, fresh in zip(self._tls, read.certificates, strict=True):
+            if tls is not None and fresh is not None:
+                tls.use(fresh)
 
     def open(self) -> Deferred[None]:
         """
@@ -215,16 +236,20 @@ class ControlPlane:
         """Read the configuration again."""
         return self._service.reload()
 
-    def status(self, role: str) -> Status:
-        """The state of the moment."""
+    def restart_workers(self) -> int:
+        """Replace the processes that serve, one after the other."""
+        return self._service.restart_workers()
+
+    async def _status(self, role: str) -> Status:
         service, rulebook = self._service, self.rulebook
+        counts = await service.counts()
         return Status(
             version=__version__,
-            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            started=to_the_second(self._started),
             uptime=round(time.time() - self._started, 3),
             config=service.config.source,
             listening=[_text(port.getHost()) for port in service.ports],
-            draining=service.site.draining,
+            draining=service.draining,
             restartNeeded=service.restart_needed,
             reloadError=service.reload_error,
             rules=RulesStatus(
@@ -237,23 +262,28 @@ class ControlPlane:
                 revision=rulebook.rule_set.revision,
                 away=rulebook.store.away,
             ),
-            connections=service.site.open,
-            websockets=len(self._relays.live),
+            connections=counts.gauges["connections"],
+            websockets=counts.gauges["websockets"],
             totals=Totals(
-                requests=self._metrics.requests,
-                errors=self._metrics.errors,
-                latency=list(zip((*BUCKETS_S, None), self._metrics.latency, strict=True)),
+                requests=counts.requests,
+                errors=counts.errors,
+                latency=list(zip((*BUCKETS_S, None), counts.latency, strict=True)),
             ),
+            workers=service.workers(),
             role=role,
         )
 
+    def status(self, role: str) -> Deferred[Status]:
+        """The state of the moment."""
+        return Deferred.fromCoroutine(self._status(role))
+
     def _readiness(self) -> Answer:
         service, away = self._service, self.rulebook.store.away
-        is_ready = bool(service.ports) and not service.site.draining and self.rulebook.is_ready
+        is_ready = bool(service.ports) and not service.draining and self.rulebook.is_ready
         content = {
             "ready": is_ready,
             "listening": bool(service.ports),
-            "draining": service.site.draining,
+            "draining": service.draining,
             # Why is for those with a token: it can name hosts and files.
             "store": "ok" if self.rulebook.is_ready else "not read yet" if away is None else "away",
         }
@@ -261,47 +291,25 @@ class ControlPlane:
 
     # Metrics
 
-    def _exposition(self) -> Answer:
-        text, media_type = self._metrics.exposition(self)
+    async def _exposition(self) -> Answer:
+        counts = await self._service.counts(is_scrape=True)
+        text, media_type = exposition(counts, self._gauges(counts.gauges))
         return Answer(text, media_type=media_type)
 
-    def connects(self) -> Iterable[tuple[str, str, int]]:
-        """Connections to origin servers: by which proxy, with which outcome, how many."""
-        return [(proxy, outcome, count) for (proxy, outcome), count in self.snapshot.upstreams.connects.items()]
-
-    def relayed(self) -> tuple[int, int, int, int]:
-        """Of WebSockets that are open: frames and octets from clients, frames and octets from origin servers."""
-        totals = [0, 0, 0, 0]
-        for relay in self._relays.live:
-            for index, follower in ((0, relay.client.follower), (2, relay.origin.follower)):
-                totals[index] += follower.frames
-                totals[index + 1] += follower.octets
-        return totals[0], totals[1], totals[2], totals[3]
-
-    def gauges(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
-        """What is so at this moment."""
-        upstreams = list(self.snapshot.upstreams)
-        idle = sum(one.idle for one in upstreams)
+    def _gauges(self, found: Mapping[str, float]) -> Iterator[Gauge]:
         rulebook = self.rulebook
-        yield "proxyd_connections", "Clients' connections", {}, self._service.site.open
-        yield "proxyd_websockets", "WebSockets that are open", {}, len(self._relays.live)
+        yield "proxyd_connections", "Clients' connections", {}, found["connections"]
+        yield "proxyd_websockets", "WebSockets that are open", {}, found["websockets"]
         meaning = "Connections to origin servers, WebSockets excepted"
-        yield "proxyd_pool_connections", meaning, {"state": "idle"}, idle
-        yield "proxyd_pool_connections", meaning, {"state": "used"}, sum(one.open for one in upstreams) - idle
+        yield "proxyd_pool_connections", meaning, {"state": "idle"}, found["pool_idle"]
+        yield "proxyd_pool_connections", meaning, {"state": "used"}, found["pool_used"]
+        for state, count in Counter(worker["state"] for worker in self._service.workers()).items():
+            yield "proxyd_workers", "Processes that serve", {"state": state}, count
         yield "proxyd_store_up", "Whether the store of rules can be reached", {}, rulebook.store.away is None
         yield "proxyd_store_revision", "Changes of rules so far", {}, rulebook.rule_set.revision
         yield "proxyd_rules", "Rules", {"kind": "static"}, len(self._service.config.rules)
         yield "proxyd_rules", "Rules", {"kind": "dynamic"}, len(rulebook.rules)
         yield "proxyd_start_time_seconds", "When the service was started, since the epoch", {}, self._started
-
-
-def in_force(static: Iterable[Rule], dynamic: Iterable[DynamicRule]) -> list[Rule]:
-    """
-    @return: all rules, in matching order; where the file has a rule of the same id, that is the one.
-    """
-    rules = list(static)
-    taken = {rule.id for rule in rules}
-    return rules + [one.rule for one in dynamic if one.rule is not None and one.id not in taken]
 
 
 def _text(address: IAddress) -> str:

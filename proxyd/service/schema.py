@@ -18,6 +18,9 @@ from proxyd.service.settings import Limits, Log, Timeouts
 MIN_HEAD: Final = 1024
 """The smallest C{limits.header} and C{limits.responseHeader}, octets: a browser's head has to fit."""
 
+MAX_WORKERS: Final = 256
+"""The largest number of C{workers}."""
+
 MIN_URI: Final = 64
 """The smallest C{limits.uri}, octets."""
 
@@ -66,16 +69,11 @@ def _network(text: str) -> str:
     return text
 
 
-def _later(feature: str, *defaults: object) -> AfterValidator:
-    """Return a check that lets only the defaults of a feature through that is not there yet."""
-
-    def check(value: object) -> object:
-        # 1 == True, so the types count too.
-        if not any(value == default and type(value) is type(default) for default in defaults):
-            raise ValueError(f"must be left out: {feature} not available yet")
+def _workers(value: object) -> object:
+    # True is an int.
+    if value == "auto" or (type(value) is int and 1 <= value <= MAX_WORKERS):
         return value
-
-    return AfterValidator(check)
+    raise ValueError(f"must be a number of processes from 1 to {MAX_WORKERS}, or auto: one for each processor")
 
 
 def _listen_kind(value: object) -> str:
@@ -180,7 +178,7 @@ class ConfigDocument(Document):
     listen: Annotated[list[_Listen], Field(min_length=1)]
     admin: _Admin = _Admin()
     store: Annotated[_Text, AfterValidator(_store)] | None = None
-    workers: Annotated[Any, BeforeValidator(_number), _later("more than one process is", 1)] = 1
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_workers), BeforeValidator(_number)] = 1
     outbound: _Outbound = _Outbound()
     auth: AuthField = None
     timeouts: _Timeouts = _Timeouts()

@@ -101,6 +101,8 @@ class Config:
     @ivar store: the URL of where rules that change at run time are kept.
     @ivar store_folder: where the name of its file begins.
     @ivar traceparent: whether requests without a trace get one.
+    @ivar workers: how many processes serve; 1 is the one that reads this.
+    @ivar text: what its file says.
     @ivar source: the name of its file.
     @ivar base: the folder where its file names begin.
     @ivar warnings: what is allowed but seldom meant.
@@ -123,3 +125,5 @@ class Config:
     store_folder: str = ""
     warnings: tuple[Problem, ...] = ()
     auth: Auth | None = None
+    workers: int = 1
+    text: str = field(default="", repr=False, compare=False)

@@ -19,6 +19,9 @@ TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 """The other side of the relay is lost or broken."""
 
+SERVICE_RESTART = 1012
+"""Another process takes over: come back (IANA's registry of close codes)."""
+
 MAX_REASON = 123
 """The most octets of a reason: a control frame's payload has at most 125."""
 

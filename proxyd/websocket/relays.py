@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
+from proxyd.errors import OverCapacity
 from proxyd.http.fields import Fields, values
 from proxyd.http.head import RequestHead, ResponseHead
 from proxyd.http.upgrade import (
@@ -62,10 +63,12 @@ class Relays:
     Makes relays and knows those that are alive.
 
     @ivar live: all relays between their opening handshakes and their end.
+    @ivar draining: no more may begin.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock
+        self.draining = False
         self.live: set[Relay] = set()
 
     def upgrade(self, head: RequestHead, options: RelayOptions) -> Switch:
@@ -76,10 +79,23 @@ class Relays:
         """
         return Switch(self, head, options)
 
-    def drain(self) -> None:
-        """Send a Close to both sides of every relay; no more may be begun (see L{proxyd.forward.exchange})."""
+    def drain(self, code: int = GOING_AWAY) -> None:
+        """Send a Close to both sides of every relay, and let no more begin."""
+        self.draining = True
         for relay in list(self.live):
-            relay.close(GOING_AWAY)
+            relay.close(code)
+
+    def close_spread(self, code: int, seconds: float) -> None:
+        """Close one relay after the other, and L{drain} when that is done: others may have begun meanwhile."""
+        found = list(self.live)
+        for index, relay in enumerate(found):
+            # One that has been lost has nobody to tell.
+            self.clock.callLater(seconds * index / len(found), self._close_if_live, relay, code)
+        self.clock.callLater(seconds, self.drain, code)
+
+    def _close_if_live(self, relay: Relay, code: int) -> None:
+        if relay in self.live:
+            relay.close(code)
 
     def abort(self) -> None:
         """Cut off every relay."""
@@ -111,7 +127,11 @@ class Switch:
         @return: all fields of the client's 101.
 
         @raise proxyd.errors.ResponseMalformed: it is not what was asked for.
+        @raise proxyd.errors.OverCapacity: no relay is to begin now.
         """
+        if self._relays.draining:
+            # A client must not see a 101 that is closed at once.
+            raise OverCapacity("an upgrade was agreed to while draining")
         head = self._head
         check_switch(response, self._origin.websocket_key, offer(head))
         self._origin.complete(values(response.fields, b"sec-websocket-accept")[0])

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
 
-from twisted.internet.task import Clock
-
-from proxyd.control.metrics import LOOK_S, MAX_RULES, Metrics
+from proxyd.control.counts import MAX_RULES, Counts
+from proxyd.control.metrics import exposition
 from proxyd.forward.record import Record
 from proxyd.http.head import parse_request
-
-
-class Nothing:
-    """A service without connections."""
-
-    def gauges(self) -> Iterable[tuple[str, str, dict[str, str], float]]:
-        return [("proxyd_connections", "Clients' connections", {}, 0)]
-
-    def connects(self) -> Iterable[tuple[str, str, int]]:
-        return []
-
-    def relayed(self) -> tuple[int, int, int, int]:
-        return 0, 0, 0, 0
 
 
 def record(rule_id: str, duration: float = 0.0, status: int = 200, method: bytes = b"GET") -> Record:
@@ -32,16 +18,16 @@ def record(rule_id: str, duration: float = 0.0, status: int = 200, method: bytes
     return one
 
 
-def value(metrics: Metrics, series: str) -> float | None:
+def value(metrics: Counts, series: str) -> float | None:
     """The value of one time series."""
-    text = metrics.exposition(Nothing())[0].decode()
+    text = exposition(metrics, [])[0].decode()
     found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
     return None if found is None else float(found[1])
 
 
 def test_buckets() -> None:
     """A duration counts in every bucket that it is not over (Prometheus: le is inclusive)."""
-    metrics = Metrics(Clock())
+    metrics = Counts()
     for duration in (0.0, 0.001, 0.0011, 59.0, 61.0):
         metrics.exchange_ended(record("a", duration))
     expected = {"0.001": 2, "0.0025": 3, "30.0": 3, "60.0": 4, "+Inf": 5}
@@ -54,7 +40,7 @@ def test_buckets() -> None:
 
 def test_rules_are_bounded() -> None:
     """Rules beyond the limit share one name; those that are gone make room, and stay in the totals."""
-    metrics = Metrics(Clock())
+    metrics = Counts()
     for number in range(MAX_RULES + 5):
         metrics.exchange_ended(record(f"r{number}"))
     assert value(metrics, 'proxyd_requests_total{method="GET",rule="other",status="2xx"}') == 5
@@ -68,7 +54,7 @@ def test_rules_are_bounded() -> None:
 
 def test_methods_are_bounded() -> None:
     """Rare methods share one name, and what could not be read has no status."""
-    metrics = Metrics(Clock())
+    metrics = Counts()
     for method in (b"PROPFIND", b"MKCOL", b"GET"):
         metrics.exchange_ended(record("a", method=method))
     metrics.exchange_ended(Record(None, "127.0.0.1", 0.0))
@@ -78,7 +64,7 @@ def test_methods_are_bounded() -> None:
 
 def test_failures() -> None:
     """Whose fault it was, and at what; a client's own faults are no errors of ours."""
-    metrics = Metrics(Clock())
+    metrics = Counts()
     for party, status in (("origin", 200), ("client", 200), ("proxyd", 404), ("operator", 200)):
         one = record("a", status=status)
         one.note(party, "connect", "went wrong")
@@ -90,17 +76,26 @@ def test_failures() -> None:
     assert metrics.errors == 2
 
 
-def test_reactor_lag() -> None:
-    """How late the reactor looks again is its lag; the worst is that since the last reading."""
-    clock = Clock()
-    metrics = Metrics(clock)
-    metrics.start()
-    clock.advance(LOOK_S)
-    assert value(metrics, "proxyd_reactor_lag_seconds") == 0
-    clock.advance(LOOK_S + 0.25)
-    assert value(metrics, "proxyd_reactor_lag_seconds") == 0.25
-    clock.advance(LOOK_S)
-    text = metrics.exposition(Nothing())[0].decode()
-    assert "proxyd_reactor_lag_seconds 0.0\n" in text and "proxyd_reactor_worst_lag_seconds 0.0\n" in text
-    metrics.stop()
-    assert not clock.getDelayedCalls()
+def test_several_processes() -> None:
+    """What two processes have counted is added up, by way of JSON; of one that has ended nothing is so any more."""
+    one, other = Counts(), Counts()
+    for metrics in (one, other):
+        metrics.exchange_ended(record("a", 0.002))
+        metrics.exchange_ended(record("a", method=b"PROPFIND", status=500))
+        metrics.connects["direct", "ok"] += 1
+        metrics.gauges["connections"] += 2
+        metrics.worst_lag = 0.5
+    failed = record("b")
+    failed.note("origin", "connect", "went wrong")
+    other.exchange_ended(failed)
+    other.keep_rules({"b"})
+    other.end()
+    total = Counts()
+    for metrics in (one, other):
+        total.add(Counts.from_json(json.loads(json.dumps(metrics.as_json()))))
+    assert (total.requests, total.errors, sum(total.latency)) == (5, 3, 5)
+    assert value(total, 'proxyd_requests_total{method="other",rule="a",status="5xx"}') == 1
+    assert value(total, 'proxyd_request_duration_seconds_sum{rule="a"}') == 0.002
+    assert value(total, 'proxyd_failures_total{party="origin",stage="connect"}') == 1
+    assert value(total, 'proxyd_outbound_connects_total{outcome="ok",proxy="direct"}') == 2
+    assert (total.gauges["connections"], total.worst_lag) == (2, 0.5)

@@ -50,3 +50,15 @@ def test_bad_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         make_service(MemoryReactorClock(), str(file))
     assert [problem.path for problem in caught.value.problems] == [("listen",), ("rules",)]
+
+
+def test_workers(tmp_path: Path) -> None:
+    """With workers nothing can be mounted from here, and a listener that is no socket cannot be shared."""
+    file = tmp_path / "proxyd.yaml"
+    file.write_text("listen: ['tcp:8080']\nworkers: 2\n")
+    service = make_service(MemoryReactorClock(), str(file))
+    with pytest.raises(RuntimeError, match="a program that mounts Resources needs workers: 1"):
+        assert service.resource
+    # What this reactor listens on is none.
+    with pytest.raises(ConfigError, match="tcp:8080 is no socket that several workers can listen on"):
+        service.privilegedStartService()

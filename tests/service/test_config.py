@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -193,8 +194,15 @@ rules:
     ]
 
 
-def test_defaults_of_what_is_not_there_yet(folder: Folder) -> None:
-    """Sections of later features may stand there with their defaults, and sections may be empty."""
+def test_workers(folder: Folder) -> None:
+    """A number of processes, from a variable, too; C{auto} is one for each processor that may be used."""
+    assert folder.load("listen: ['tcp:8080']\nworkers: 3").workers == 3
+    assert folder.load("listen: ['tcp:8080']\nworkers: '${WORKERS}'", WORKERS="2").workers == 2
+    assert folder.load("listen: ['tcp:8080']\nworkers: auto").workers == len(os.sched_getaffinity(0))
+
+
+def test_empty_sections(folder: Folder) -> None:
+    """Sections may stand there with their defaults, and may be empty."""
     config = folder.load("""
 listen: ["tcp:8080"]
 admin: {listen: []}
@@ -224,8 +232,9 @@ rules:
         ("admin: {tokens: [{name: a, token: 0123456789abcdef}]}", "admin.tokens.0.role: is required"),
         ("admin: {metrics: closed}", "admin.metrics: must be"),
         ("store: rules.db", "store: must be 'sqlite:FILE', 'postgresql://…' or 'memory:'"),
-        ("workers: auto", "workers: must be left out: more than one process is not available yet"),
-        ("workers: true", "workers: must be left out: more than one process is not available yet"),
+        ("workers: many", "workers: must be a number of processes from 1 to 256, or auto"),
+        ("workers: true", "workers: must be a number of processes from 1 to 256, or auto"),
+        ("workers: 0", "workers: must be a number of processes from 1 to 256, or auto"),
         ("outbound: {proxy: socks6://a}", "outbound.proxy: has the scheme 'socks6'; a proxy's is one of"),
         ("outbound: {tls: {ca: 5}}", "outbound.tls.ca: must be a string, not a number"),
         ("auth: {basic: {}}", "auth.basic.htpasswd: is required"),

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
 from proxyd.control.api.calls import Answer, Call, CallError, Operation, is_number
 from proxyd.control.api.documents import CloseQuery, CloseRuleQuery
-from proxyd.control.connections import Closing, Connections, Live
+from proxyd.control.connections import Closing, Live
+
+
+class Connections(Protocol):
+    """All requests and WebSockets that are under way."""
+
+    def listed(self) -> Deferred[list[Live]]:
+        """All of them, the oldest one first."""
+
+    def close(self, number: int, code: int) -> Deferred[bool]:
+        """Close one; fires with whether it was there."""
+
+    def close_rule(self, rule_id: str, code: int, spread_s: float) -> Deferred[int]:
+        """Close all that a rule serves now, within so many seconds; fires with how many these are."""
 
 
 class ConnectionsAPI:
@@ -20,16 +37,16 @@ class ConnectionsAPI:
                       Closing, query=CloseQuery, errors=(404,)),
         )
 
-    def _list(self, call: Call) -> Answer:
-        return Answer(self._connections.listed())
+    async def _list(self, call: Call) -> Answer:
+        return Answer(await self._connections.listed())
 
-    def _close(self, call: Call) -> Answer:
+    async def _close(self, call: Call) -> Answer:
         number = call.parameters["id"]
         query = call.query(CloseQuery)
-        if not is_number(number) or not self._connections.close(int(number), int(query.code)):
+        if not is_number(number) or not await self._connections.close(int(number), int(query.code)):
             raise CallError(404, f"There is no connection {number}.")
         return Answer(Closing(closing=1))
 
-    def _close_rule(self, call: Call) -> Answer:
+    async def _close_rule(self, call: Call) -> Answer:
         query = call.query(CloseRuleQuery)
-        return Answer(Closing(closing=self._connections.close_rule(query.rule, int(query.code), query.spread)))
+        return Answer(Closing(closing=await self._connections.close_rule(query.rule, int(query.code), query.spread)))

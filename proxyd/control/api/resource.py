@@ -8,7 +8,7 @@ what is asked for, and then what the operation itself looks at.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -44,7 +44,7 @@ class Open(NamedTuple):
     @ivar read: makes the answer.
     """
 
-    read: Callable[[], Answer]
+    read: Callable[[], Answer | Awaitable[Answer]]
 
 
 @implementer(IHeadResource)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from proxyd.control.store.values import Change, Document, RuleSet
 from proxyd.errors import ConfigError, RuleUnusable
 from proxyd.rules.codec import MAX_ORDER, RuleDocument, mapping_from_rule
 from proxyd.rules.model import Rule, expand_variables
+from proxyd.times import to_the_millisecond
 
 MAX_HISTORY = 1024 * 1024
 """Octets after which an answer of the history ends: the order of ten thousand rules has two hundred thousand."""
@@ -319,7 +319,7 @@ def _change_view(change: Change, call: Call) -> ChangeView:
 
     return ChangeView(
         id=change.revision,
-        at=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(change.at)) + f".{int(change.at % 1 * 1000):03d}Z",
+        at=to_the_millisecond(change.at),
         who=change.who,
         action=change.action,
         rule=change.rule_id,

@@ -43,6 +43,17 @@ class Totals(TypedDict):
     latency: list[tuple[float | None, int]]
 
 
+class WorkerStatus(TypedDict):
+    """One of several processes that serve; C{state} is C{starting}, C{serving} or C{draining}."""
+
+    pid: int
+    state: str
+    started: str
+    connections: int
+    websockets: int
+    requests: int
+
+
 class Status(TypedDict):
     """The service at this moment; times are in seconds."""
 
@@ -59,6 +70,7 @@ class Status(TypedDict):
     connections: int
     websockets: int
     totals: Totals
+    workers: list[WorkerStatus]
     role: str
 
 
@@ -70,6 +82,12 @@ class Reloaded(TypedDict):
     restartNeeded: list[str]
 
 
+class Restarting(TypedDict):
+    """So many processes are being replaced, one after the other."""
+
+    restarting: int
+
+
 class Service(Protocol):
     """What the API asks of the service."""
 
@@ -77,8 +95,11 @@ class Service(Protocol):
     def restart_needed(self) -> list[str]:
         """What of the configuration was changed and needs a restart."""
 
-    def status(self, role: str) -> Status:
+    def status(self, role: str) -> Deferred[Status]:
         """The state of the moment."""
+
+    def restart_workers(self) -> int:
+        """Replace the processes that serve, one after the other; returns how many, 0 if this cannot be done now."""
 
     def reload(self) -> Deferred[ConfigError | None]:
         """Read the configuration again; fires with what is wrong with it."""
@@ -98,18 +119,26 @@ class StatusAPI:
             Operation("GET", "/api/status", "read", self._status, "The state of the service", Status),
             Operation("POST", "/api/reload", "write", self._reload, "Read the configuration file again", Reloaded,
                       errors=(409,)),
+            Operation("POST", "/api/restart", "write", self._restart, "Replace all workers, one after the other",
+                      Restarting, status=202, errors=(409,)),
             Operation("POST", "/api/explain", "read", self._explain, "What would happen to a request", Explanation,
                       body=ExplainDocument),
         )
 
-    def _status(self, call: Call) -> Answer:
-        return Answer(self._service.status(call.caller.role))
+    async def _status(self, call: Call) -> Answer:
+        return Answer(await self._service.status(call.caller.role))
+
+    def _restart(self, call: Call) -> Answer:
+        count = self._service.restart_workers()
+        if not count:
+            raise CallError(409, "There are no workers to replace, or they are being replaced: see status.")
+        return Answer(Restarting(restarting=count), 202)
 
     async def _reload(self, call: Call) -> Answer:
         error = await self._service.reload()
         if error is not None:
             raise CallError(409, f"The configuration was not reloaded, the old one stays in force: {error}")
-        rules = self._service.status(call.caller.role)["rules"]["static"]
+        rules = (await self._service.status(call.caller.role))["rules"]["static"]
         return Answer(Reloaded(reloaded=True, rules=rules, restartNeeded=self._service.restart_needed))
 
     def _explain(self, call: Call) -> Answer:
