@@ -1,5 +1,5 @@
 """
-CPU per request, side by side with nginx: C{make bench}.
+CPU per request, side by side with nginx, of one process and of two workers: C{make bench}.
 
 One proxy at a time on the first core; the origin (nginx) and the load (wrk) on
 the second; rounds interleave.  CPU per request hardly moves with the machine's
@@ -20,7 +20,7 @@ import psutil
 
 ROUNDS = 5
 SECONDS = 3
-ORIGIN, NGINX, PROXYD = 9061, 9062, 9063
+ORIGIN, NGINX, PROXYD, WORKERS = 9061, 9062, 9063, 9064
 
 BROWSER = [
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36",
@@ -53,6 +53,7 @@ _PASS = """location / { proxy_pass http://origin; proxy_http_version 1.1; proxy_
 _PROXYD = """
 listen: ["tcp:{port}:interface=127.0.0.1:backlog=4096"]
 log: {{access: null}}
+workers: {workers}
 rules: [{{name: all, pattern: "^/", target: "http://127.0.0.1:{origin}"}}]
 """
 
@@ -62,6 +63,15 @@ def start(stack: ExitStack, core: int, *command: str) -> psutil.Process:
     process = stack.enter_context(subprocess.Popen(["taskset", "-c", str(core), *command], stdout=subprocess.DEVNULL))
     stack.callback(process.terminate)
     return psutil.Process(process.pid)
+
+
+def start_proxyd(stack: ExitStack, folder: Path, port: int, workers: int) -> psutil.Process:
+    """Start proxyd on the first core."""
+    file = folder / f"proxyd-{workers}.yaml"
+    file.write_text(_PROXYD.format(port=port, origin=ORIGIN, workers=workers))
+    twistd = "from twisted.scripts.twistd import run; run()"
+    arguments = ("-n", "--pidfile=", "--logfile=/dev/null", "proxyd", "--config", str(file))
+    return start(stack, 0, sys.executable, "-c", twistd, *arguments)
 
 
 def cpu(process: psutil.Process) -> float:
@@ -95,13 +105,11 @@ def main() -> None:
         for conf, port, body in (("origin", ORIGIN, ""), ("proxy", NGINX, _PASS)):
             text = _NGINX.format(folder=folder, name=conf, port=port, origin=ORIGIN, body=body)
             (folder / f"{conf}.conf").write_text(text)
-        (folder / "proxyd.yaml").write_text(_PROXYD.format(port=PROXYD, origin=ORIGIN))
         start(stack, 1, "nginx", "-c", str(folder / "origin.conf"))
-        twistd = "from twisted.scripts.twistd import run; run()"
-        arguments = ("-n", "--pidfile=", "--logfile=/dev/null", "proxyd", "--config", str(folder / "proxyd.yaml"))
         proxies = {
             "nginx": (NGINX, start(stack, 0, "nginx", "-c", str(folder / "proxy.conf"))),
-            "proxyd": (PROXYD, start(stack, 0, sys.executable, "-c", twistd, *arguments)),
+            "proxyd": (PROXYD, start_proxyd(stack, folder, PROXYD, 1)),
+            "workers": (WORKERS, start_proxyd(stack, folder, WORKERS, 2)),
         }
         for port, _ in proxies.values():
             retry = ["--retry", "50", "--retry-delay", "0", "--retry-connrefused"]
@@ -113,8 +121,11 @@ def main() -> None:
                     before = cpu(process)
                     count = load(port, fields)
                     used[who].append((cpu(process) - before) * 1e6 / count)
-            nginx, ours = (statistics.median(used[who]) for who in proxies)
+            nginx, ours, two = (statistics.median(used[who]) for who in proxies)
             sys.stdout.write(f"1 KB, {title}: nginx {nginx:.1f} µs, proxyd {ours:.1f} µs, {ours / nginx:.2f} times\n")
+            sys.stdout.write(f"    two workers {two:.1f} µs, {two / ours:.2f} times one process\n")
+        shares = [cpu(worker) for worker in proxies["workers"][1].children()]
+        sys.stdout.write(f"    of their work: {', '.join(f'{share / sum(shares):.0%}' for share in shares)}\n")
 
 
 if __name__ == "__main__":

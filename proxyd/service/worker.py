@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText, globalLogBeginner
@@ -114,23 +114,28 @@ class Worker:
         self._share.count(self._serving.site, True)
         return self._serving.start()
 
-    def drain(self) -> Deferred[None]:
-        """End: see L{Serving.drain}."""
-        if not self._is_started:
+    def drain(self) -> None:
+        """Begin to end: see L{Serving.drain}."""
+        if self._is_started:
+            self._end(self._serving.drain)
+        else:
             self._reactor.stop()
-            return succeed(None)
-        return self._end(self._serving.drain)
 
-    def _retire(self) -> Deferred[None]:
-        return self._end(self._serving.retire)
+    def leave(self) -> None:
+        """Begin to end, although nobody has asked for it who is to be asked."""
+        self.link.tell("leaves")
+        self.drain()
 
-    def _end(self, end: Callable[[], Deferred[None]]) -> Deferred[None]:
+    def _retire(self) -> None:
+        self._end(self._serving.retire)
+
+    def _end(self, end: Callable[[], Deferred[None]]) -> None:
         if self._ending:
             self._serving.hurry()
-            return succeed(None)
+            return
         self._ending = True
         self._share.count(self._serving.site, False)
-        return end().addCallback(self._ended)
+        end().addErrback(lambda failure: log.failure("ending failed", failure)).addCallback(self._ended)
 
     def _ended(self, _: object) -> None:
         # What was counted to the end is not to be lost.
@@ -237,7 +242,7 @@ def main() -> None:
         worker.link.tell("log", level=level.name, namespace=event.get("log_namespace", "proxyd"), text=text)
 
     def end(*_: Any) -> None:
-        reactor.callFromThread(worker.drain)
+        reactor.callFromThread(worker.leave)
 
     worker.link = Link(worker.calls, worker.drain)
     # Ctrl-C reaches every process of the terminal: the supervising one decides.

@@ -103,7 +103,7 @@ def test_all_kinds_of_listeners(start: Callable[..., Proxy], own_origin: Origin,
         assert os.stat(name).st_mode & 0o777 == 0o600
         for pid in pids(proxy):
             os.kill(pid, signal.SIGTERM)
-        proxy.output.wait_for("another one starts", 2)
+        proxy.output.wait_for("worker .* has ended", 2)
         assert os.path.exists(name)
 
 
@@ -188,7 +188,7 @@ def test_crashes_back_off(pair: Proxy) -> None:
         (victim, _) = sorted(pids(pair))
         os.kill(victim, signal.SIGKILL)
         until(lambda gone=victim: gone not in pids(pair) and states(pair) == ["serving", "serving"])  # type: ignore[misc]
-    delays = [found[1] for found in pair.output.wait_for(r"another one is started in (\S+) s", 3)]
+    delays = [found[1] for found in pair.output.wait_for(r"another worker is started in (\S+) s", 3)]
     assert delays == ["0.5", "1", "2"]
 
 
@@ -216,7 +216,7 @@ def test_joining_by_what_is_in_force(pair: Proxy, own_origin: Origin) -> None:
     pair.config.write_text("this is: [no configuration")
     for pid in pids(pair):
         os.kill(pid, signal.SIGTERM)
-    pair.output.wait_for("ended with status 0 after .*another one starts", 2)
+    pair.output.wait_for("worker .* has ended", 2)
     until(lambda: states(pair) == ["serving", "serving"])
     with pair.connect() as wire:
         wire.request("GET", "/")
