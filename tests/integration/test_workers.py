@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ import pytest
 
 from tests.support.admin import TOKENS
 from tests.support.certificates import Authority, client_context
-from tests.support.proxy import PATIENCE_S, Proxy
+from tests.support.proxy import PATIENCE_S, Proxy, until
 from tests.support.wire import Origin, Wire
 
 ADMIN = {"listen": ["tcp:0:interface=127.0.0.1"], "tokens": TOKENS}
@@ -42,16 +41,6 @@ def pids(proxy: Proxy) -> set[int]:
 def states(proxy: Proxy) -> list[str]:
     """What the workers are at."""
     return sorted(one["state"] for one in proxy.admin.call("GET", "/api/status").json["workers"])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that nobody announces."""
-    ticking = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.05)):
-        if condition():
-            return
-        ticking.wait(0.05)
-    raise AssertionError("it never came true")
 
 
 def test_connections_are_shared(pair: Proxy, own_origin: Origin) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,16 @@ _ADMIN_LISTENS = re.compile(r"admin API listens on (?:\S*Address\(.*?port=(\d+)|
 
 PATIENCE_S = 20.0
 """Seconds within which what a test waits for must have come."""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that nobody announces."""
+    asking = threading.Event()
+    for _ in range(int(PATIENCE_S / 0.05)):
+        if condition():
+            return
+        asking.wait(0.05)
+    raise AssertionError("it never came true")
 
 
 class Output:
