@@ -49,6 +49,6 @@ def test_schemathesis(start: Callable[..., Proxy], tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=tmp_path, timeout=300,
     )
     assert ended.returncode == 0, ended.stdout[-20_000:]
-    assert "Tested: 15" in ended.stdout
+    assert "Tested: 16" in ended.stdout
     assert int(re.findall(r"(\d+) generated", ended.stdout)[0]) > 1000, ended.stdout
     assert proxy.admin.call("GET", "/readyz").status == 200
