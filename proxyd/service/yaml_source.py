@@ -17,6 +17,9 @@ from proxyd.errors import ConfigError, Problem
 
 Path = tuple[str | int, ...]
 
+MAX_NODES = 1_000_000
+"""The most values and keys of a document, aliases written out: a few lines of aliases can stand for any number."""
+
 _QUOTED = re.compile(r"(?<=alias )'.*'|(?<=anchor )'.*'|(?<=tag )'.*'", re.DOTALL)
 
 
@@ -37,6 +40,7 @@ class Source:
             loader = yaml.SafeLoader(text)
             self._root = loader.get_single_node()
             if self._root is not None:
+                _count(self._root, {})
                 self.problems += _duplicates(self._root, (), set())
             # The constructor merges "<<" into the nodes themselves, so it comes after the look at the keys.
             self.value: Any = None if self._root is None else loader.construct_document(self._root)
@@ -47,6 +51,9 @@ class Source:
             raise ConfigError((Problem((), f"no YAML: {what}", None if mark is None else mark.line + 1),)) from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError((Problem((), f"no YAML: {error}"),)) from error
+        except (AttributeError, LookupError) as error:
+            # Of PyYAML's own code: for "!!timestamp x", "!!bool x", "!!int ''".
+            raise ConfigError((Problem((), "no YAML: a value is not what its tag says"),)) from error
 
     def line(self, path: Path) -> int | None:
         """Return the line of this place, from 1; of the nearest place around it where there is no such."""
@@ -60,6 +67,30 @@ class Source:
                 break
             line, node = found
         return line
+
+
+def _count(node: yaml.Node, counts: dict[int, int]) -> int:
+    """
+    Return how many nodes this one is when every alias is written out.
+
+    @param counts: those of the nodes that have been counted, 0 for those that are being.
+
+    @raise ConfigError: they are endless, or more than L{MAX_NODES}.
+    """
+    key = id(node)
+    if key not in counts:
+        counts[key] = 0
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        counts[key] = 1 + sum(_count(child, counts) for child in children)
+        if counts[key] > MAX_NODES:
+            raise ConfigError((Problem((), "its aliases stand for too much", node.start_mark.line + 1),))
+    elif not counts[key]:
+        raise ConfigError((Problem((), "an alias stands for what it is a part of", node.start_mark.line + 1),))
+    return counts[key]
 
 
 def _child(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
