@@ -1,13 +1,16 @@
 # make run     a proxy to look at, on http://127.0.0.1:8080/
 # make test    all tests
+# make fuzz    one fuzz target for some time: make fuzz TARGET=channel MINUTES=30
 # Both set up what they need, in .venv and from the package registries.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG := etc/demo.yaml
+TARGET := channel
+MINUTES := 1
 
-.PHONY: run test lint soak bench clean
+.PHONY: run test lint soak fuzz bench clean
 
 # Ctrl-C goes to both processes; the first one ignores it and is ended when the proxy has ended.
 run: $(VENV)/installed
@@ -23,6 +26,9 @@ lint: $(VENV)/installed-for-tests
 
 soak: $(VENV)/installed-for-tests tests/peers/installed
 	$(BIN)/python -m pytest -m soak
+
+fuzz: $(VENV)/installed-for-fuzzing
+	$(BIN)/python -m tests.fuzzing.run $(TARGET) --minutes $(MINUTES)
 
 bench: $(VENV)/installed-for-tests tests/peers/installed
 	$(BIN)/python bench/match.py
@@ -43,6 +49,10 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/installed-for-tests: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,lint]'
+	@touch $@
+
+$(VENV)/installed-for-fuzzing: $(VENV)/installed-for-tests
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuzz]'
 	@touch $@
 
 # Servers, proxies and clients that the tests run against: from Debian, and ws and Bun from npm.
