@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import SystemRandom
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from tests.fuzzing.corpus import FOLDER, MACHINES, MAX_KEPT, MAX_SIZE, TARGETS, keep, kept, target
 
@@ -132,26 +132,35 @@ def _shrunk(name: str, path: Path) -> Path:
     octets = path.read_bytes()
     if path.name.startswith("crash-"):
         path.unlink()
-        kind = _failure(name, octets)
-        size = len(octets) // 2
-        while size:
-            at = 0
-            while at < len(octets):
-                shorter = octets[:at] + octets[at + size :]
-                if _failure(name, shorter) == kind:
-                    octets = shorter
-                else:
-                    at += size
-            size //= 2
+        octets = bytes(_without_needless(octets, lambda shorter: target(name).fuzz(bytes(shorter))))
         path = keep(name, octets, "failed-")
     print(f"{name} fails with {octets!r}, kept as {path}")
     return path
 
 
-def _failure(name: str, octets: bytes) -> tuple[type[Exception], str] | None:
-    """What goes wrong with an input, and in which line."""
+_Parts = TypeVar("_Parts", bytes, list[str])
+
+
+def _without_needless(parts: _Parts, attempt: Callable[[_Parts], object]) -> _Parts:
+    """Leave out all without which an attempt still fails, and in the same way."""
+    kind = _failure(attempt, parts)
+    size = max(1, len(parts) // 2)
+    while size:
+        at = 0
+        while at < len(parts):
+            shorter = parts[:at] + parts[at + size :]
+            if _failure(attempt, shorter) == kind:
+                parts = shorter
+            else:
+                at += size
+        size //= 2
+    return parts
+
+
+def _failure(attempt: Callable[[_Parts], object], parts: _Parts) -> tuple[type[Exception], str] | None:
+    """What goes wrong, and in which function."""
     try:
-        target(name).fuzz(octets)
+        attempt(parts)
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return type(error), f"{last.filename}:{last.name}"
@@ -163,7 +172,7 @@ def _failure(name: str, octets: bytes) -> tuple[type[Exception], str] | None:
 
 def fuzz_machine(report: Report, minutes: float) -> None:
     """Run a state machine with one seed after the other."""
-    from hypothesis import HealthCheck, seed, settings
+    from hypothesis import HealthCheck, Phase, seed, settings
     from hypothesis.stateful import run_state_machine_as_test
 
     machine = target(report.name).Machine
@@ -172,11 +181,13 @@ def fuzz_machine(report: Report, minutes: float) -> None:
         stateful_step_count=60,
         deadline=None,
         database=None,
+        # Hypothesis takes minutes to make a run shorter.
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
 
     class Counted(machine):  # type: ignore[misc,valid-type]
-        """Counts the runs, those that make an example smaller included."""
+        """Counts the runs."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -195,8 +206,10 @@ def fuzz_machine(report: Report, minutes: float) -> None:
         except Exception as error:
             traceback.print_exc()
             notes = "\n".join(getattr(error, "__notes__", ())).split("\n")
-            steps = "".join(f"{line}\n" for line in notes if line.startswith("state"))
-            report.failures.append(keep(report.name, steps.encode(), "failed-"))
+            steps = [line for line in notes if line.startswith("state")]
+            steps = _without_needless(steps, lambda fewer: exec("\n".join(fewer), {"Machine": machine}))
+            print(*steps, sep="\n")
+            report.failures.append(keep(report.name, "".join(f"{line}\n" for line in steps).encode(), "failed-"))
 
 
 def main() -> int:
