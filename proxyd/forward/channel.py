@@ -145,7 +145,7 @@ class Channel(protocol.Protocol):
         if self._buffer:
             data = self._buffer + data
         self._buffer = data
-        if state is State.IDLE:
+        if state is State.IDLE and not self._client_full:
             self._advance()
         elif len(data) > self.settings.limits.header:
             # Not before: a connection that is not read never shows that its client has gone.
@@ -198,6 +198,8 @@ class Channel(protocol.Protocol):
                 self._responder.resume()
         elif self._state is State.IDLE:
             self._await_request()
+            if self._reading_paused and self._state is State.IDLE:
+                self._update_reading()
 
     def stopProducing(self) -> None:
         """The connection is lost; L{connectionLost} follows."""
@@ -364,7 +366,9 @@ class Channel(protocol.Protocol):
         if self._reading_body:
             pause = self._responder_full
         else:
-            pause = self._state is State.BUSY and len(self._buffer) > self.settings.limits.header
+            # Nor is the next request's turn before the client has taken what is there of its answers.
+            waits = self._state is State.BUSY or (self._state is State.IDLE and self._client_full)
+            pause = waits and len(self._buffer) > self.settings.limits.header
         if pause is self._reading_paused:
             return
         self._reading_paused = pause

@@ -239,6 +239,27 @@ def test_sending_ahead_is_bounded() -> None:
     assert proxy.client.take() == b"HTTP/1.1 204 No Content\r\n\r\n" * (sent + 1)
 
 
+def test_sending_ahead_and_taking_nothing_is_bounded() -> None:
+    """So it is between two requests, while the client has not taken the answer to the first."""
+    proxy = MemoryProxy()
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * HIGH) + b"x" * 2 * HIGH
+    proxy.client.deliver(request)
+    proxy.origins[0].deliver(answer)
+    sent = 0
+    while not proxy.client.is_paused and sent < 1000:
+        proxy.client.deliver(request)
+        sent += 1
+    assert sent * len(request) < LIMITS.header + 2 * len(request)
+    proxy.client.deliver(request)
+    assert proxy.client.take() == answer
+    for _ in range(sent + 1):
+        proxy.clock.advance(0)
+        proxy.origins[0].deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert proxy.client.take() == b"HTTP/1.1 204 No Content\r\n\r\n" * (sent + 1)
+    assert not proxy.client.is_paused
+
+
 def test_slow_client_keeps_its_last_answer() -> None:
     """A client that is told to close has time to take what is on its way, as long as it takes anything."""
     proxy = MemoryProxy()
