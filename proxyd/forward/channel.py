@@ -86,6 +86,7 @@ class Channel(protocol.Protocol):
         self.settings = site.settings
         self.request_trailers: Fields = []
         self.peer = ""
+        self._silent: str | None = None  # the address towards which this counts until its first request
         self.port = -1
         self.secure = False
         self._state = State.IDLE
@@ -122,11 +123,27 @@ class Channel(protocol.Protocol):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
         self.secure = ISSLTransport.providedBy(transport)
-        if self.site.connection_made(self):
+        has_room = self.site.connection_made(self)
+        limit = self.settings.limits.per_client
+        if limit and not self._greet(limit):
+            transport.abortConnection()
+        elif has_room:
             self.admitted()
         else:
             self._reading_paused = True
             transport.pauseProducing()
+
+    def _greet(self, limit: int) -> bool:
+        address = getattr(self.transport.getPeer(), "host", "")
+        if not self.site.greet(address, limit):
+            return False
+        self._silent = address
+        return True
+
+    def _speaks(self) -> None:
+        if self._silent is not None:
+            self.site.speaks(self._silent)
+            self._silent = None
 
     def admitted(self) -> None:
         """There is room for this connection."""
@@ -153,6 +170,7 @@ class Channel(protocol.Protocol):
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self._timer.cancel()
+        self._speaks()
         self._state = State.CLOSING
         self._reading_body = False
         self._buffer = b""
@@ -258,6 +276,7 @@ class Channel(protocol.Protocol):
         site.respond(head, self)
 
     def _learn_addresses(self) -> None:
+        self._speaks()
         # Not before the first request: HAProxy's protocol tells the client's address in front of it.
         self.peer = getattr(self.transport.getPeer(), "host", "")
         self.port = getattr(self.transport.getHost(), "port", 0)

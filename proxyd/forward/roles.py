@@ -74,6 +74,10 @@ class Limits(Protocol):
     def connections(self) -> int:
         """Connections of clients at once."""
 
+    @property
+    def per_client(self) -> int:
+        """Requests of one address at once, and as many connections that make none; 0 is no limit."""
+
 
 class Settings(Protocol):
     """What a channel needs of the configuration."""
@@ -109,9 +113,21 @@ class Site(Protocol):
     def connection_ended(self) -> None:
         """A connection is lost, whatever it spoke last."""
 
+    def greet(self, address: str, limit: int) -> bool:
+        """
+        Count a connection towards its address until it C{speaks}.
+
+        @param limit: the most such connections that one address may have.
+
+        @return: whether it may be one of them.
+        """
+
+    def speaks(self, address: str) -> None:
+        """A connection that was C{greet}ed has made a request, or is lost."""
+
     def admit(self, record: Record, limit: int) -> None:
         """
-        Count an exchange towards its client's address until it ends.
+        Count an exchange towards its client's address until it ends, once.
 
         @param limit: the most exchanges that one address may have at once.
 

@@ -21,6 +21,9 @@ from proxyd.forward.roles import Settings
 from proxyd.http.head import RequestHead
 from proxyd.interfaces import IHeadResource
 
+MIN_SILENT = 16
+"""Connections without a request that any address may have: browsers open some in advance."""
+
 
 @implementer(IProtocolNegotiationFactory)
 class ProxySite(Factory):
@@ -34,6 +37,7 @@ class ProxySite(Factory):
     @ivar web_site: what ordinary Resources take for their site.
     @ivar open: how many connections there are, whatever they speak.
     @ivar serving: how many requests and WebSockets each client address has in progress.
+    @ivar silent: how many connections each address has that have not made a request yet, where that is limited.
     """
 
     noisy = False
@@ -45,10 +49,12 @@ class ProxySite(Factory):
         clock: IReactorTime,
         exchange_ended: Callable[[Record], None],
         accepting: Callable[[bool], None],
+        trusts: Callable[[str], bool] = lambda address: False,
     ) -> None:
         """
         @param exchange_ended: called with the record of each exchange.
         @param accepting: called when new connections are to be accepted no more, or again.
+        @param trusts: whether an address is that of a proxy, which has connections for many clients.
         """
         self.root = root
         self.settings = settings
@@ -56,6 +62,8 @@ class ProxySite(Factory):
         self.draining = False
         self.channels: set[Channel] = set()
         self.serving: Counter[str] = Counter()
+        self.silent: Counter[str] = Counter()
+        self._trusts = trusts
         self.open = 0
         self._exchange_ended = exchange_ended
         self._accepting = accepting
@@ -116,14 +124,37 @@ class ProxySite(Factory):
             self._accepts = accepts
             self._accepting(accepts)
 
+    def greet(self, address: str, limit: int) -> bool:
+        """
+        Count a connection towards its address until it L{speaks}.
+
+        @param limit: the most such connections that one address may have; L{MIN_SILENT} it may have in any case.
+
+        @return: whether it may be one of them.
+        """
+        if self.silent[address] >= max(limit, MIN_SILENT) and not self._trusts(address):
+            return False
+        self.silent[address] += 1
+        return True
+
+    def speaks(self, address: str) -> None:
+        """A connection that was L{greet}ed has made a request, or is lost."""
+        left = self.silent[address] - 1
+        if left:
+            self.silent[address] = left
+        else:
+            del self.silent[address]
+
     def admit(self, record: Record, limit: int) -> None:
         """
-        Count an exchange towards its client's address until it ends.
+        Count an exchange towards its client's address until it ends, once.
 
         @param limit: the most exchanges that one address may have at once.
 
         @raise LimitExceeded: it has as many.
         """
+        if record.counted:
+            return
         client = record.client
         if self.serving[client] >= limit:
             raise LimitExceeded(f"More than {limit} requests at once are not served.", 429)

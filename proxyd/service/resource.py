@@ -58,10 +58,19 @@ class RulesResource(Resource):
 
     def head_received(self, head: RequestHead, channel: Channel) -> None:
         if self.children and unquote_to_bytes(head.target.path[1:].partition(b"/")[0]) in self.children:
-            channel.record.client = self._memo(head, channel).client
-            serve_resource(self, head, channel, self._take)
+            self._attempt(self._mounted, head, channel)
         else:
             self._take(head, channel)
+
+    def _mounted(self, head: RequestHead, channel: Channel) -> None:
+        channel.record.client = self._memo(head, channel).client
+        self._admit(channel)
+        serve_resource(self, head, channel, self._take)
+
+    def _admit(self, channel: Channel) -> None:
+        limit = self.snapshot.config.limits.per_client
+        if limit:
+            channel.site.admit(channel.record, limit)
 
     def _take(self, head: RequestHead, channel: Channel) -> None:
         self._attempt(self._serve, head, channel)
@@ -102,9 +111,7 @@ class RulesResource(Resource):
             answer = answer_trace if head.method == b"TRACE" else answer_options
         memo = self._memo(head, channel)
         record.client = memo.client
-        per_client = snapshot.config.limits.per_client
-        if per_client:
-            channel.site.admit(record, per_client)
+        self._admit(channel)
         if target.form == "asterisk":
             answer_options(channel)
             return

@@ -113,12 +113,15 @@ class Serving:
         self._guard = Guard(listeners)
         self._tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.listen]
         self.resource = RulesResource(self._snapshot(config, config.rules), self._relays, reactor)
-        self.site = site(self.resource, config, reactor, self._exchange_ended, self.accept)
+        self.site = site(self.resource, config, reactor, self._exchange_ended, self.accept, self._trusts)
         self.connections = Connections(reactor, lambda: self.site, self._relays)
 
     def _snapshot(self, config: Config, rules: Iterable[Rule]) -> Snapshot:
         upstreams = Upstreams(self._reactor, self._guard, self._counts.connects)
         return Snapshot(config, RuleTable(rules), self._environment, upstreams, self._passwords)
+
+    def _trusts(self, address: str) -> bool:
+        return self.snapshot.trusted.trusts(address)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -143,7 +146,7 @@ class Serving:
         """
         listeners = zip(self.config.listen, self._tls, reactors or [self._reactor] * len(self._tls), strict=True)
         for index, (listener, tls, reactor) in enumerate(listeners):
-            listening = listen(reactor, listener, self.site, tls, lambda one: self.snapshot.trusted.trusts(one))
+            listening = listen(reactor, listener, self.site, tls, self._trusts)
             self.ports.append(opened(listening, ("listen", index), listener, self.config.source))
         self.accept(False)
 

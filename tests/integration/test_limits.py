@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import yaml
 
+from tests.support.proxy import Proxy, until
 from tests.support.wire import Message, Origin
 
 
@@ -196,6 +199,32 @@ def test_per_client(start, rule, own_origin: Origin) -> None:
         server.read_message()
         server.respond("ok")
         assert second.read_message().status == 200
+
+
+def test_silent_connections(start, rule, own_origin: Origin) -> None:
+    """One address may have so many connections without a request, and no more; those of proxies are many clients'."""
+    own_origin.answer_all()
+
+    def is_served(proxy: Proxy) -> bool:
+        with proxy.connect() as wire:
+            try:
+                wire.request("GET", "/")
+                return wire.read_message().status == 200
+            except (ConnectionError, AssertionError):
+                return False
+
+    for trusted in ([], ["127.0.0.1"]):
+        proxy = start(rules=[rule], limits={"perClient": 20}, trustedProxies=trusted)
+        with ExitStack() as stack:
+            silent = [stack.enter_context(proxy.connect()) for _ in range(20)]
+            assert is_served(proxy) is bool(trusted)
+            silent[0].request("GET", "/")
+            assert silent[0].read_message().status == 200
+            assert is_served(proxy)
+            stack.enter_context(proxy.connect())
+            assert is_served(proxy) is bool(trusted)
+            silent[1].close()
+            until(partial(is_served, proxy))
 
 
 def test_per_host(start, rule, own_origin: Origin) -> None:

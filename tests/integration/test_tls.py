@@ -265,6 +265,24 @@ def test_broken_off_over_tls(start, own_origin: Origin, authority: Authority, re
         client.assert_cut()
 
 
+@pytest.mark.parametrize("listener", [0, 1])
+def test_old_versions_are_refused(tls_site, authority: Authority, listener: int) -> None:
+    """TLS 1.2 and 1.3 are spoken, and nothing older (RFC 8996)."""
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = client_context(authority.file)
+        context.minimum_version = context.maximum_version = version
+        with Wire.to(tls_site.ports[listener]).over_tls(context, "localhost") as client:
+            assert client.socket.version() == version.name.replace("_", ".")
+            # With a key of this connection alone.
+            assert version is ssl.TLSVersion.TLSv1_3 or client.socket.cipher()[0].startswith("ECDHE-")
+    context = client_context(authority.file)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with Wire.to(tls_site.ports[listener]) as wire, pytest.raises(ssl.SSLError, match="(?i)version"):
+        wire.over_tls(context, "localhost")
+
+
 def test_client_must_show_a_certificate(start, own_origin: Origin, authority: Authority) -> None:
     """A listener with clientCA serves only those whom that authority knows."""
     tls = {"certificates": [str(authority.sign("localhost"))], "clientCA": str(authority.file)}

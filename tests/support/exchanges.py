@@ -24,7 +24,7 @@ from proxyd.rules.outgoing import Outgoing
 from tests.support.transports import HIGH, BoundedTransport
 
 TIMEOUTS = SimpleNamespace(header=10.0, body=60.0, connect=10.0, response=30.0, keep_alive=75.0)
-LIMITS = SimpleNamespace(header=4096, uri=1024, body=0, connections=100)
+LIMITS = SimpleNamespace(header=4096, uri=1024, body=0, connections=100, per_client=0)
 
 
 @implementer(IHeadResource)
