@@ -9,8 +9,14 @@ The poll loop leaves out the logging context of each event.  Together they
 halve a request's cost (44 to 25 µs when they were measured).
 
 All sockets of the reactor are of this kind, so every endpoint gets them:
-C{HostnameEndpoint}, C{ssl:}, systemd's sockets.  Nothing in proxyd relies on
-them: any other reactor works, more slowly.
+C{HostnameEndpoint}, C{ssl:}, systemd's sockets.
+
+Its time is the machine's monotonic one.  That of Twisted's own reactors is the
+wall clock: when somebody sets it, all time-outs fire at once, or none does for
+as long as it was set back.
+
+Nothing in proxyd relies on any of this: every other reactor works, more
+slowly, and as long as nobody sets the clock.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import errno
 import socket
 import sys
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any, cast
 
 from twisted.internet import tcp, unix
@@ -123,7 +130,9 @@ def adopt_unix_port(
 
 
 class PromptReactor(EPollReactor):
-    """The epoll reactor whose sockets write at once."""
+    """The epoll reactor whose sockets write at once, and whose time nobody sets."""
+
+    seconds = staticmethod(monotonic)
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""

@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,16 @@ def test_interfaces(reactor: PromptReactor) -> None:
     """It is a whole reactor."""
     for interface in (IReactorCore, IReactorFDSet, IReactorUNIX):
         verifyObject(interface, reactor)
+
+
+def test_time(reactor: PromptReactor) -> None:
+    """Its time is not the wall clock's, which may be set: calls come when so much time has passed."""
+    called: list[str] = []
+    before = time.monotonic()
+    reactor.callLater(0.01, called.append, "later")
+    assert before <= reactor.seconds() <= time.monotonic()
+    turn_until(reactor, lambda: called == ["later"])
+    assert time.monotonic() - before >= 0.01
 
 
 def test_written_at_once(pair: Pair) -> None:

@@ -119,6 +119,7 @@ class ControlPlane:
         self._config = config
         self._service = service
         self._started = time.time()
+        self._started_at: float = reactor.seconds()
         permissions = Permissions(config.admin)
         store = store_for(reactor, config.store, config.store_folder)
         self.rulebook = Rulebook(reactor, store, permissions, config.base, service.use_rules)
@@ -246,7 +247,7 @@ class ControlPlane:
         return Status(
             version=__version__,
             started=to_the_second(self._started),
-            uptime=round(time.time() - self._started, 3),
+            uptime=round(self._reactor.seconds() - self._started_at, 3),
             config=service.config.source,
             listening=[_text(port.getHost()) for port in service.ports],
             draining=service.draining,
