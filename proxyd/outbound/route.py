@@ -26,6 +26,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.error import (
     ConnectingCancelledError,
+    ConnectionClosed,
     ConnectionRefusedError,
     DNSLookupError,
     NoRouteError,
@@ -359,7 +360,8 @@ _ENDED = "the connection ended during the handshake"
 
 def _direct_error(cause: BaseException, name: str) -> UpstreamError:
     """A target that is reached without a proxy."""
-    if isinstance(cause, VerificationError | SSL.Error):
+    # TCP that does not come up has other errors: what is lost has got as far as TLS.
+    if isinstance(cause, VerificationError | SSL.Error | ConnectionClosed):
         return TLSFailed(f"TLS to {name} failed: {_tls_text(cause)}", error_type=_tls_type(cause))
     kind = _tcp_type(cause)
     if kind == "connection_timeout":

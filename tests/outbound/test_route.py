@@ -7,6 +7,7 @@ from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectBindError,
+    ConnectionLost,
     ConnectionRefusedError,
     DNSLookupError,
     NoRouteError,
@@ -134,6 +135,7 @@ class RouteTests(SynchronousTestCase):
             (VerificationError([]), TLSFailed, "tls_certificate_error", "another name"),
             (verify_failed, TLSFailed, "tls_certificate_error", "certificate verify failed"),
             (SSL.Error(), TLSFailed, "tls_protocol_error", "ended during the handshake"),
+            (ConnectionLost(), TLSFailed, "tls_protocol_error", "ended during the handshake"),
         ]:
             connecting = OriginEndpoint(self.reactor, Route("192.0.2.1", 81), 5).connect(FACTORY)
             client_factory = self.reactor.tcpClients[-1][2]
