@@ -8,6 +8,7 @@ from OpenSSL import SSL
 from twisted.internet import protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -16,6 +17,8 @@ from proxyd.http.fields import Fields
 from proxyd.http.framing import BadChunk, BodyReader, BodyTruncated, response_body
 from proxyd.http.head import ResponseHead, parse_response
 from proxyd.timer import Timer
+
+log = Logger()
 
 
 class Exchange(Protocol):
@@ -46,6 +49,7 @@ class Exchange(Protocol):
 class Pool(Protocol):
     """Where a connection belongs between two exchanges: see L{proxyd.forward.pool}."""
 
+    name: str
     response_head_size: int
 
     def give_back(self, connection: Any) -> None:
@@ -195,7 +199,8 @@ class OriginConnection(protocol.Protocol):
     def dataReceived(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            # Octets that nobody asked for would be taken for the next request's answer.
+            # They would be taken for the next request's answer.
+            self._warn_of_surplus()
             self._pool.forget(self)
             self.transport.abortConnection()
             return
@@ -278,6 +283,8 @@ class OriginConnection(protocol.Protocol):
 
         @param clean: nothing came after it.
         """
+        if not clean:
+            self._warn_of_surplus()
         response, self._response = self._response, None
         self._exchange = None
         self._reader = None
@@ -294,6 +301,9 @@ class OriginConnection(protocol.Protocol):
         else:
             self._timer.stop()
             self.transport.abortConnection()
+
+    def _warn_of_surplus(self) -> None:
+        log.warn("{origin} sent octets behind its answer: the connection is not used again", origin=self._pool.name)
 
     def _fail(self, error: UpstreamError) -> None:
         exchange, self._exchange = self._exchange, None
@@ -321,15 +331,16 @@ class OriginConnection(protocol.Protocol):
                 self._response = None
                 exchange.payload_received(b"", True, [])
                 return
+        ended = f"the origin {'closed' if reason.check(ConnectionDone) else 'broke off'} the connection"
         if reader is not None:
-            exchange.origin_failed(ResponseTruncated("the origin closed the connection before the end of its answer"))
+            exchange.origin_failed(ResponseTruncated(f"{ended} within the body of its answer"))
         elif reason.check(SSL.Error):
             # TLS 1.3 servers refuse a client's certificate after the handshake.
             exchange.origin_failed(TLSFailed(f"the origin ended TLS: {reason.value}"))
         else:
             exchange.origin_failed(
                 UpstreamError(
-                    "the origin closed the connection before its answer",
+                    f"{ended} {'within the head of' if self._answering else 'before'} its answer",
                     stage="response" if self._request_ended else "request",
                     error_type="connection_terminated",
                 )
@@ -364,13 +375,14 @@ class OriginConnection(protocol.Protocol):
             self.transport.abortConnection()
         elif self._response is not None:
             self._fail(
-                UpstreamTimeout("the origin paused in its answer for too long", stage="response",
-                                error_type="connection_read_timeout")
+                UpstreamTimeout(f"the origin paused for {self._silence:g} s within the body of its answer",
+                                stage="response", error_type="connection_read_timeout")
             )
         elif self._full:
             self._fail(
-                UpstreamTimeout("the origin took none of the request for too long", stage="request",
+                UpstreamTimeout(f"the origin took nothing of the request for {self._silence:g} s", stage="request",
                                 error_type="connection_write_timeout")
             )
         else:
-            self._fail(UpstreamTimeout("the origin did not answer in time", stage="response"))
+            what = "finish the head of its answer" if self._answering else "answer"
+            self._fail(UpstreamTimeout(f"the origin did not {what} in {self._response_timeout:g} s", stage="response"))

@@ -106,10 +106,10 @@ def combined_line(record: Record, now: float, query: bool) -> str:
             referer = referer.partition("?")[0]
     at = _second(int(now))
     origin_time = "-" if record.origin_s is None else f"{record.origin_s:.3f}"
-    failed = f' failed="{_quoted(record.failed)}"' if record.failed else ""
+    failed = f' failed="{quoted(record.failed)}"' if record.failed else ""
     return (
-        f'{record.client or "-"} - {_word(record.user) or "-"} [{at}] "{_quoted(request)}" '
-        f'{record.status or "-"} {record.sent} "{_quoted(referer)}" "{_quoted(agent)}" '
+        f'{record.client or "-"} - {_word(record.user) or "-"} [{at}] "{quoted(request)}" '
+        f'{record.status or "-"} {record.sent} "{quoted(referer)}" "{quoted(agent)}" '
         f"rule={record.rule_id or '-'} origin={record.origin or '-'} "
         f"time={record.duration:.3f} origin_time={origin_time}{failed}\n"
     )
@@ -171,11 +171,11 @@ def _text(octets: bytes) -> str:
 
 
 def _word(text: str) -> str:
-    """The same as L{_quoted} in a place without quotes."""
-    return _quoted(text).replace(" ", "\\x20")
+    """The same as L{quoted} in a place without quotes."""
+    return quoted(text).replace(" ", "\\x20")
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Nothing that a client or an origin sends can end a quotation, or a line, or reach a terminal."""
     if text.isprintable() and '"' not in text and "\\" not in text:
         return text

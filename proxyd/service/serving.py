@@ -31,6 +31,7 @@ from proxyd.rules.auth import files_of
 from proxyd.rules.model import Rule
 from proxyd.rules.table import RuleTable
 from proxyd.service.access_log import open_access_log
+from proxyd.service.failures import tell_failure
 from proxyd.service.lag import Lag
 from proxyd.service.listening import Certificates, ServerTLS, listen
 from proxyd.service.resource import RulesResource
@@ -219,6 +220,7 @@ class Serving:
 
     def _exchange_ended(self, record: Record) -> None:
         self._counts.exchange_ended(record)
+        tell_failure(record)
         if self._access_log is not None:
             self._access_log.write(record)
 
