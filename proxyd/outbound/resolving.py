@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -30,7 +31,9 @@ class _First:
 
     def _cancelled(self, _: object) -> None:
         if self._resolution is not None:
-            self._resolution.cancel()
+            # Twisted's own cannot be cancelled; nobody listens to it any more.
+            with suppress(NotImplementedError):
+                self._resolution.cancel()
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
         self._resolution = resolutionInProgress

@@ -153,7 +153,12 @@ class OriginEndpoint:
 
     def _too_slow(self, result: IProtocol | Failure, timeout: float) -> Any:
         cause = result.value if isinstance(result, Failure) else None
-        if not isinstance(cause, GivenUp):
+        if isinstance(cause, GivenUp):
+            error_type, what = "connection_timeout", "reached"
+        elif isinstance(cause, UpstreamError) and cause.error_type == "dns_error":
+            # To Twisted's endpoint a name whose look-up is given up is one that there is not.
+            error_type, what = "dns_timeout", "resolved"
+        else:
             return result
         stage = cause.stage
         proxy = cause.candidate if isinstance(cause, GivenUpOn) else self._proxy
@@ -161,13 +166,13 @@ class OriginEndpoint:
             raise pac_error(proxy.source, f"it took longer than the {timeout:g} s to connect")
         if proxy is None:
             raise UpstreamTimeout(
-                f"{self._name} could not be reached in {timeout:g} s", stage="connect", error_type="connection_timeout"
+                f"{self._name} could not be {what} in {timeout:g} s", stage="connect", error_type=error_type
             )
         if stage == "initializing":
             raise ProxyConnectionRefused(
-                f"the proxy {proxy.name} could not be reached in {timeout:g} s",
+                f"the proxy {proxy.name} could not be {what} in {timeout:g} s",
                 stage=stage,
-                error_type="connection_timeout",
+                error_type=error_type,
                 timed_out=True,
             )
         raise ProxyTunnelFailed(

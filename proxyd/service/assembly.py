@@ -6,8 +6,11 @@ import os
 from collections import Counter
 from typing import Any
 
+from twisted.internet.interfaces import IReactorPluggableNameResolver
+
 from proxyd.control.auth.passwords import HashingThreads, PasswordChecks
 from proxyd.outbound.guard import Guard
+from proxyd.outbound.names import Names
 from proxyd.rules.table import RuleTable
 from proxyd.service.config import load
 from proxyd.service.lifecycle import ProxyService
@@ -31,6 +34,7 @@ def make_service(reactor: Any, file: str) -> ProxyService:
     The service that a configuration file describes.
 
     Mount your own Resources beside the rules with C{service.resource.putChild}.
+    From now on the reactor looks all names up with L{Names}.
 
     @raise proxyd.errors.ConfigError: everything that is wrong with the file.
     """
@@ -38,4 +42,6 @@ def make_service(reactor: Any, file: str) -> ProxyService:
     def load_again() -> Any:
         return load(file, os.environ)
 
+    if IReactorPluggableNameResolver.providedBy(reactor):
+        reactor.installNameResolver(Names(reactor))
     return ProxyService(reactor, load_again(), os.environ, load_again)
