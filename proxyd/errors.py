@@ -27,6 +27,7 @@ Everything that proxyd itself reports as gone wrong::
             ├── ResponseMalformed 502   not HTTP, or not what was asked for
             ├── ResponseTruncated 502   it ended early
             ├── UpstreamTimeout   504   too slow
+            ├── OutOfDescriptors  503   the system has none left for a connection
             └── ProxyError        502   the proxy on the way to the origin (504: too slow)
                 ├── ProxyConnectFailed            33  it refused
                 ├── ProxyAuthenticationRequired   34  it wants to know who we are
@@ -294,6 +295,15 @@ class UpstreamTimeout(UpstreamError):
         super().__init__(message, stage=stage, error_type=error_type)
         if stage == "connect":
             self.name = ConnectFailed.name
+
+
+class OutOfDescriptors(UpstreamError):
+    """The system has no descriptor for another connection."""
+
+    status = 503
+    error_type = OverCapacity.error_type
+    party = "proxyd"
+    public = OverCapacity.public
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class ProxySite(Factory):
     @ivar draining: no request is to follow the present ones.
     @ivar channels: all connections that speak HTTP.
     @ivar web_site: what ordinary Resources take for their site.
+    @ivar accepts: whether there is room for a further connection.
     @ivar open: how many connections there are, whatever they speak.
     @ivar serving: how many requests and WebSockets each client address has in progress.
     @ivar silent: how many connections each address has that have not made a request yet, where that is limited.
@@ -67,7 +68,7 @@ class ProxySite(Factory):
         self.open = 0
         self._exchange_ended = exchange_ended
         self._accepting = accepting
-        self._accepts = True
+        self.accepts = True
         self._waiting: deque[Channel] = deque()
         self._drained: Deferred[None] | None = None
         self.web_site = Site(root, reactor=clock)
@@ -120,8 +121,8 @@ class ProxySite(Factory):
 
     def _update_accepting(self) -> None:
         accepts = self.open < self.settings.limits.connections
-        if accepts is not self._accepts and not self.draining:
-            self._accepts = accepts
+        if accepts is not self.accepts and not self.draining:
+            self.accepts = accepts
             self._accepting(accepts)
 
     def greet(self, address: str, limit: int) -> bool:

@@ -9,6 +9,8 @@ L{UpstreamError<proxyd.errors.UpstreamError>}.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +46,7 @@ from zope.interface import implementer
 
 from proxyd.errors import (
     ConnectFailed,
+    OutOfDescriptors,
     ProxyConnectionRefused,
     ProxyTunnelFailed,
     RuleUnusable,
@@ -204,7 +207,7 @@ class _Hop:
             return failure  # of a hop before this one
         if isinstance(cause, ConnectingCancelledError | CancelledError):
             return Failure(GivenUp(self._stage))
-        error = self._translate(cause)
+        error = _out_of_descriptors(cause, self._stage) or self._translate(cause)
         error.__cause__ = cause
         return Failure(error)
 
@@ -333,6 +336,15 @@ def _creator(
         return client_tls(name, verify=verify, ca=ca, certificate=certificate, key=key)
     except (OSError, ValueError) as error:
         raise RuleUnusable(f"TLS to {called} cannot be set up: {error}") from error
+
+
+def _out_of_descriptors(cause: BaseException, stage: str) -> UpstreamError | None:
+    """The error of a connection for which the system has no descriptor, if it is that."""
+    # A ConnectError has the system's number in a place of its own.
+    number = getattr(cause, "osError", None) or getattr(cause, "errno", None)
+    if number not in (errno.EMFILE, errno.ENFILE):
+        return None
+    return OutOfDescriptors(f"no connection is possible: {os.strerror(number)} (ulimit -n)", stage=stage)
 
 
 def _tcp_type(cause: BaseException) -> str:

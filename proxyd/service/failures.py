@@ -19,10 +19,13 @@ log = Logger()
 _UPSTREAM: Final = ("origin", "proxy")
 """The parties whose failures nobody else tells of."""
 
+_CONNECTING: Final = ("connect", "initializing")
+"""Where else requests fail of which nobody else tells: proxyd has no descriptors left."""
+
 
 def tell_failure(record: Record) -> None:
     """Write a line if what is upstream has failed an exchange, or could not be reached."""
-    if record.failed_party in _UPSTREAM or record.failed_stage == "connect":
+    if record.failed_party in _UPSTREAM or record.failed_stage in _CONNECTING:
         log.error(
             "rule {rule}, {origin}: {failed} ({duration:.3f} s after the request)",
             rule=record.rule_id,

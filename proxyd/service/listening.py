@@ -18,7 +18,9 @@ from zope.interface import implementer
 
 from proxyd.control.api.access import is_loopback
 from proxyd.errors import ConfigError, Problem
+from proxyd.forward.site import ProxySite
 from proxyd.outbound.tls import read_certificates
+from proxyd.service.accepting import patient
 from proxyd.service.proxy_protocol import PREFIX, proxy_protocol
 from proxyd.service.settings import Listener, ListenerTLS
 
@@ -168,7 +170,7 @@ def with_backlog(endpoint: str) -> str:
 
 
 def listen(
-    reactor: Any, listener: Listener, factory: IProtocolFactory, tls: ServerTLS | None, trusts: Callable[[str], bool]
+    reactor: Any, listener: Listener, site: ProxySite, tls: ServerTLS | None, trusts: Callable[[str], bool]
 ) -> Deferred[IListeningPort]:
     """
     Listen on one endpoint.
@@ -177,8 +179,9 @@ def listen(
 
     @return: fails with whatever makes that impossible.
     """
+    factory: IProtocolFactory = site
     if tls is not None:
-        factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
+        factory = TLSMemoryBIOFactory(tls, False, site, reactor)
     try:
         plain = listener.endpoint.removeprefix(PREFIX)
         endpoint = serverFromString(reactor, with_backlog(plain))
@@ -188,4 +191,4 @@ def listen(
     if plain != listener.endpoint:
         endpoint = proxy_protocol(endpoint, trusts)
     listening: Deferred[IListeningPort] = endpoint.listen(factory)
-    return listening
+    return listening.addCallback(patient, reactor, lambda: site.accepts)

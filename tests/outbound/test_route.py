@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
@@ -18,7 +20,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxyd.errors import ConnectFailed, RuleUnusable, TLSFailed, UpstreamError, UpstreamTimeout
+from proxyd.errors import ConnectFailed, OutOfDescriptors, RuleUnusable, TLSFailed, UpstreamError, UpstreamTimeout
 from proxyd.outbound.route import OriginEndpoint, Route, TLSSettings
 from tests.support.certificates import Authority
 from tests.support.folders import folder_for
@@ -115,6 +117,15 @@ class RouteTests(SynchronousTestCase):
         connecting = OriginEndpoint(self.reactor, Route("192.0.2.1", 81), 0).connect(FACTORY)
         self.reactor.advance(1000)
         self.assertNoResult(connecting)
+
+    def test_outOfDescriptors(self) -> None:
+        """A connection for which the system has no descriptor is not the origin server's failure."""
+        for cause in (ConnectBindError(errno.EMFILE, "Too many open files"), OSError(errno.ENFILE, "Too many")):
+            connecting = OriginEndpoint(self.reactor, Route("192.0.2.1", 81), 5).connect(FACTORY)
+            self.reactor.tcpClients[-1][2].clientConnectionFailed(self.reactor.connectors[-1], Failure(cause))
+            error = self.failureResultOf(connecting, OutOfDescriptors).value
+            self.assertEqual((error.status, error.party, error.stage), (503, "proxyd", "connect"))
+            self.assertIn("Too many open files", str(error))
 
     def test_cancelled(self) -> None:
         """Who is no longer interested gets no error of ours."""
