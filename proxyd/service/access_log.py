@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -69,7 +70,7 @@ class AccessLog:
                 self._file.flush()
         except OSError as error:
             if not self._failing:
-                log.error("the access log cannot be written: {error}", error=error)
+                log.error("the access log {name} cannot be written: {error}", name=self._name, error=error)
             self._failing = True
         else:
             self._failing = False
@@ -82,13 +83,15 @@ class AccessLog:
         except OSError as error:
             log.error("the access log cannot be opened again, the old file stays in use: {error}", error=error)
             return
-        self._file.close()
+        self.close()
         self._file = opened
 
     def close(self) -> None:
         """Let go of the file."""
         if self._name != STDOUT:
-            self._file.close()
+            # What is left to be written is lost if the disk is still full; the file is closed all the same.
+            with suppress(OSError):
+                self._file.close()
 
 
 def combined_line(record: Record, now: float, query: bool) -> str:

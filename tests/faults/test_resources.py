@@ -7,12 +7,15 @@ Limits of the process are lowered while it runs, and raised again: no other proc
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
 from collections.abc import Iterator
 
 import psutil
 import pytest
+import yaml
 
+from tests.support.admin import TOKENS
 from tests.support.proxy import Proxy
 from tests.support.wire import Origin, Wire
 
@@ -113,3 +116,77 @@ def test_no_descriptor_for_the_origin(narrow: Proxy, own_origin: Origin) -> None
         r"Too many open files \(ulimit -n\) \(0\.\d+ s after the request\)"
     )
     assert narrow.output.text.count(" rule all, ") == 1
+
+
+# The disk
+
+
+ADMIN = {"listen": ["tcp:0:interface=127.0.0.1"], "tokens": TOKENS}
+
+
+@pytest.mark.parametrize("is_reopened", [False, True], ids=["", "reopened meanwhile"])
+def test_full_disk_under_the_access_log(start, own_origin: Origin, is_reopened: bool) -> None:
+    """Requests are served all the same; lines are lost, which is said once; then they are written again, and whole."""
+    own_origin.answer_all()
+    target = f"http://127.0.0.1:{own_origin.port}"
+    proxy = start(rules=[{"name": "all", "pattern": "^/", "target": target}], log={"access": "access.log"})
+    file = proxy.folder / "access.log"
+    with proxy.connect() as client:
+
+        def ask(path: str) -> None:
+            client.request("GET", path)
+            assert client.read_message().body == b"ok"
+
+        def ask_and_see(path: str) -> None:
+            """Its line is written when another request has been served."""
+            ask(path)
+            ask("/behind")
+
+        for times in range(1, 3):
+            ask_and_see(f"/before/{times}")
+            with limited(proxy, resource.RLIMIT_FSIZE, file.stat().st_size):
+                for number in range(200):
+                    ask(f"/meanwhile/{number}")
+                if is_reopened:
+                    proxy.reload(yaml.safe_load(proxy.config.read_text()))
+                    ask("/reopened")
+            ask_and_see(f"/after/{times}")
+            said = r"the access log \S+/access\.log cannot be written: \[Errno 27\] File too large"
+            proxy.output.wait_for(said, times)
+            # A file that is opened again is found full again.
+            assert proxy.output.text.count("cannot be written") == times
+    lines = file.read_text().splitlines()
+    assert [line for line in lines if not WHOLE.fullmatch(line)] == []
+    for wanted in ("/before/1", "/after/1", "/before/2", "/after/2"):
+        assert sum(f"GET {wanted} " in line for line in lines) == 1
+
+
+WHOLE = re.compile(r'127\.0\.0\.1 - - \[[^]]+\] "GET /\S+ HTTP/1\.1" 200 2 .* time=\d\.\d{3} origin_time=\d\.\d{3}')
+"""A line of the access log."""
+
+
+def test_full_disk_under_the_store(start) -> None:
+    """What is there stays in force; changes are 503, and the log says why, once; with room again they are kept."""
+    proxy = start(admin={"listen": ["tcp:0:interface=127.0.0.1"], "tokens": TOKENS}, store="sqlite:rules.db")
+    admin = proxy.admin
+    kept = admin.add(pattern="^/kept", target="http://127.0.0.1:1")
+    new = {"name": "new", "pattern": "^/new", "target": "http://127.0.0.1:1"}
+    calls = [
+        ("POST", "/api/rules", new),
+        ("PUT", f"/api/rules/{kept['id']}", {"pattern": "^/changed"}),
+        ("DELETE", f"/api/rules/{kept['id']}", None),
+    ]
+    with limited(proxy, resource.RLIMIT_FSIZE, 1), proxy.connect() as client:
+        for method, path, body in calls * 10:
+            refused = admin.call(method, path, body)
+            assert refused.status == 503
+            assert re.fullmatch(r"The store of rules is away, .*: \S+/rules\.db: disk I/O error", refused.error)
+            assert admin.call("GET", "/api/rules").json == [kept]
+            client.request("GET", "/kept")
+            assert client.read_message().status == 502
+    proxy.output.wait_for("the store of rules .* is back")
+    assert admin.call("GET", "/api/rules").json == [kept]
+    assert admin.call("POST", "/api/rules", new).status == 201
+    assert [change["action"] for change in admin.call("GET", "/api/history").json] == ["create", "create"]
+    assert len(re.findall("the store of rules is away: .*disk I/O error", proxy.output.text)) == 1
+    assert proxy.output.text.count("is back") == 1
