@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,12 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IProtocolFactory
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
@@ -182,13 +188,27 @@ def listen(
     factory: IProtocolFactory = site
     if tls is not None:
         factory = TLSMemoryBIOFactory(tls, False, site, reactor)
+    wrap = partial(proxy_protocol, trusts=trusts) if listener.endpoint.startswith(PREFIX) else None
+    return bind(reactor, listener, factory, wrap).addCallback(patient, reactor, lambda: site.accepts)
+
+
+def bind(
+    reactor: Any,
+    listener: Listener,
+    factory: IProtocolFactory,
+    wrap: Callable[[IStreamServerEndpoint], IStreamServerEndpoint] | None = None,
+) -> Deferred[IListeningPort]:
+    """
+    Listen on the endpoint that a listener names, and on nothing around it.
+
+    @param wrap: what is to be around it.
+
+    @return: fails with whatever makes that impossible.
+    """
     try:
-        plain = listener.endpoint.removeprefix(PREFIX)
-        endpoint = serverFromString(reactor, with_backlog(plain))
+        endpoint = serverFromString(reactor, with_backlog(listener.endpoint.removeprefix(PREFIX)))
     except (IndexError, KeyError):
         # The configuration has been checked: only what systemd was to hand over can be missing now.
         return fail(LookupError("systemd has not handed this socket over"))
-    if plain != listener.endpoint:
-        endpoint = proxy_protocol(endpoint, trusts)
-    listening: Deferred[IListeningPort] = endpoint.listen(factory)
-    return listening.addCallback(patient, reactor, lambda: site.accepts)
+    listening: Deferred[IListeningPort] = (endpoint if wrap is None else wrap(endpoint)).listen(factory)
+    return listening

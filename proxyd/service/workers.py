@@ -28,11 +28,10 @@ from proxyd.errors import ConfigError, Problem
 from proxyd.outbound.guard import Guard
 from proxyd.rules.table import RuleTable
 from proxyd.service.link import CallFailed
-from proxyd.service.listening import listen
+from proxyd.service.listening import bind
 from proxyd.service.processes import Processes, WorkerProcess, unless_gone
-from proxyd.service.proxy_protocol import PREFIX
 from proxyd.service.serving import in_force, opened
-from proxyd.service.settings import Config, Listener
+from proxyd.service.settings import Config
 from proxyd.service.snapshot import Snapshot, Upstreams
 from proxyd.service.worker import address_to
 from proxyd.times import to_the_second
@@ -113,8 +112,7 @@ class Workers:
         @raise ConfigError: a listener cannot be opened, or is none that can be shared.
         """
         for index, listener in enumerate(self._config.listen):
-            plain = Listener(listener.endpoint.removeprefix(PREFIX))
-            listening = listen(self._reactor, plain, _Nobody(), None, lambda _: True)
+            listening = bind(self._reactor, listener, _Nobody())
             port: Any = opened(listening, ("listen", index), listener, self._config.source)
             self.ports.append(port)
             if not isinstance(getattr(port, "socket", None), socket.socket):
