@@ -248,6 +248,13 @@ class Channel(protocol.Protocol):
                 self._begin(octets)
         finally:
             self._advancing = False
+            if self._reading_paused:
+                self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Read again, if there is room for what a client sends ahead."""
+        if self._state is State.IDLE or self._state is State.BUSY:
+            self._update_reading()
 
     def _begin(self, octets: bytes) -> None:
         site = self.site
@@ -486,10 +493,11 @@ class Channel(protocol.Protocol):
             self.close()
             return
         self._state = State.IDLE
-        if self._reading_paused:
-            self._update_reading()
         if not self._client_full:
             self._await_request()
+        # Not before: else there would be one more reading for each request that is kept, whatever is kept already.
+        if self._reading_paused and not self._advancing:
+            self._look_ahead()
 
     def _finish_record(self) -> None:
         self._recording = False

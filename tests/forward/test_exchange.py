@@ -239,6 +239,24 @@ def test_sending_ahead_is_bounded() -> None:
     assert proxy.client.take() == b"HTTP/1.1 204 No Content\r\n\r\n" * (sent + 1)
 
 
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"OPTIONS * HTTP/1.1"])
+def test_sending_ahead_stays_bounded(request_line: bytes) -> None:
+    """It is, however many requests are answered meanwhile, by the origin server or by ourselves."""
+    proxy = MemoryProxy()
+    request = request_line + b"\r\nHost: a\r\n\r\n"
+    answers = 0
+    for _ in range(100):
+        proxy.client.deliver(request * (LIMITS.header // len(request)))
+        while proxy.origins and proxy.origins[0].take():
+            proxy.origins[0].deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+            answers += 1
+            if answers % 10 == 0:
+                break
+        proxy.clock.advance(0)
+        proxy.client.take()
+        assert len(proxy.channel._buffer) <= 2 * LIMITS.header
+
+
 def test_sending_ahead_and_taking_nothing_is_bounded() -> None:
     """So it is between two requests, while the client has not taken the answer to the first."""
     proxy = MemoryProxy()
