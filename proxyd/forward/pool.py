@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from proxyd.errors import OverCapacity
 from proxyd.forward.origin import OriginConnection
+from proxyd.transports import give_to
 
 IDLE_S = 60.0
 """Seconds for which an unused connection is kept.  nginx's C{keepalive_timeout} of an upstream is 60."""
@@ -125,6 +126,9 @@ class Upstream:
         return connecting.addBoth(self._reported)
 
     def _reported(self, result: _Result) -> _Result:
+        if isinstance(result, OriginConnection):
+            # Every endpoint has left something between the two that is of no use any more.
+            give_to(result.transport, result)
         self._report(not isinstance(result, Failure))
         return result
 

@@ -14,7 +14,7 @@ API is answered, here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
@@ -35,7 +35,9 @@ from proxyd.service.serving import Serving
 from proxyd.service.settings import Config
 from proxyd.service.snapshot import Snapshot
 from proxyd.service.systemd import Supervisor
-from proxyd.service.workers import Workers
+
+if TYPE_CHECKING:
+    from proxyd.service.workers import Workers
 
 log = Logger()
 
@@ -96,6 +98,9 @@ class ProxyService(Service):
         self._workers: Workers | None = None
         self._servers: _Servers
         if config.workers > 1:
+            # Nobody else has to wait for what supervises processes.
+            from proxyd.service.workers import Workers
+
             self._servers = self._workers = Workers(
                 reactor, config, environment, self._listeners, self._changing, self._failed
             )

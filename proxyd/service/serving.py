@@ -220,7 +220,8 @@ class Serving:
 
     def _exchange_ended(self, record: Record) -> None:
         self._counts.exchange_ended(record)
-        tell_failure(record)
+        if record.failed:
+            tell_failure(record)
         if self._access_log is not None:
             self._access_log.write(record)
 
