@@ -17,7 +17,7 @@ import pytest
 from tests.support.admin import TOKENS
 from tests.support.certificates import Authority, client_context
 from tests.support.proxy import PATIENCE_S, Proxy, until
-from tests.support.wire import Origin, Wire
+from tests.support.wire import Message, Origin, Wire
 
 ADMIN = {"listen": ["tcp:0:interface=127.0.0.1"], "tokens": TOKENS}
 
@@ -216,12 +216,16 @@ def test_joining_by_what_is_in_force(pair: Proxy, own_origin: Origin) -> None:
 def test_restart(pair: Proxy, own_origin: Origin, how: str) -> None:
     """Workers are replaced: a request under way is finished by the old one, the next one is a new one's."""
     before = pids(pair)
+
+    def serve(client: Wire) -> Message:
+        client.request("GET", "/")
+        with own_origin.accept() as server:
+            server.read_head()
+            server.respond("ok")
+            return client.read_message()
+
     with pair.connect() as wire, pair.connect() as idle:
-        idle.request("GET", "/")
-        with own_origin.accept() as first:
-            first.read_head()
-            first.respond("ok")
-            assert idle.read_message().status == 200
+        assert serve(idle).status == 200
         wire.request("GET", "/")
         with own_origin.accept() as connection:
             connection.read_head()
@@ -230,15 +234,11 @@ def test_restart(pair: Proxy, own_origin: Origin, how: str) -> None:
             else:
                 assert pair.admin.call("POST", "/api/restart", {}).json == {"restarting": 2}
                 assert pair.admin.call("POST", "/api/restart", {}).status == 409
-            pair.output.wait_for("all workers are replaced")
-            # Nobody is turned away who may have a request on its way.
-            idle.request("GET", "/")
-            with own_origin.accept() as other:
-                other.read_head()
-                other.respond("ok")
-                answer = idle.read_message()
-            assert (answer.status, answer.get("Connection")) == (200, "close")
+            # Nobody is turned away who may have a request on its way: it is answered, and is the last one.
+            while serve(idle).get("Connection") != "close":
+                pass
             idle.assert_ended()
+            pair.output.wait_for("all workers are replaced")
             connection.respond("ok")
             answer = wire.read_message()
         assert (answer.status, answer.get("Connection")) == (200, "close")
