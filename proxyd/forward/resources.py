@@ -119,7 +119,8 @@ class _ResourceResponder:
         request.method = head.method
         request.path = b"*" if target.form == "asterisk" else target.path
         request.uri = request.path + target.query
-        request.clientproto = b"HTTP/1.%d" % head.minor
+        # twisted.web tells 1.1 by this very string.
+        request.clientproto = b"HTTP/1.%d" % min(head.minor, 1)
         # The body is not there yet: what it says of a form is in args only when the Resource is rendered.
         request.args = parse_qs(target.query[1:], keep_blank_values=True)
         request.content = BytesIO()

@@ -35,7 +35,7 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 _MAX_ADDRESS = 64
 """The most characters of an address: 45 of an IPv6 one that ends in an IPv4 one, and a zone's."""
 
-_VIAS = (b"1.0 proxyd", b"1.1 proxyd")
+_VIAS = tuple(b"1.%d proxyd" % minor for minor in range(10))
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 
 # An address as X-Forwarded-For has it, or a node as Forwarded has it: perhaps quoted, in brackets, with a port.

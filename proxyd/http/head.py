@@ -35,7 +35,8 @@ MAX_LENGTH = 2**63 - 1
 """The largest C{Content-Length}, in octets: what every server and file system can count to."""
 
 _ALLOW = b", ".join(sorted(METHODS))
-_MINORS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
+# What is higher than 1.1 is read as 1.1 (RFC 9110 section 2.5), and told of as it came.
+_MINORS = {b"HTTP/1.%d" % minor: minor for minor in range(10)}
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _CONTROLS = bytes(range(0x20)).replace(b"\t", b"") + b"\x7f"
 _KEEP_ALIVE = (b"keep-alive",)
@@ -64,7 +65,7 @@ class RequestHead:
     The head of one request.
 
     @ivar target: what is asked for; L{raw_target} is what the client wrote.
-    @ivar minor: 1 or 0, of HTTP/1.1 and HTTP/1.0.
+    @ivar minor: of the version HTTP/1: 0, 1, or a higher one that is served as 1.
     @ivar fields: as they came; the host of an absolute-form has replaced
         C{Host}, C{Proxy} and look-alikes such as C{X_Forwarded_For} are gone.
     @ivar host: the host that is asked; C{None} only in HTTP/1.0.
@@ -179,7 +180,7 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
         same to the octet need not be read twice.
 
     @raise RequestError: this is no request that proxyd serves: 400; 405 for
-        C{CONNECT}; 501 for an unknown method; 505 for another version.
+        C{CONNECT}; 501 for an unknown method; 505 for another major version.
     """
     head = RequestHead()
     line_end = octets.find(b"\r\n")
@@ -195,6 +196,9 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
         return head
     head.section = section
     head.memo = None
+    if head.minor > 1:
+        # llhttp knows no version that there is not yet.
+        octets = octets[: line_end - 1] + b"1" + section
     try:
         head.fields = _read_fields(HttpRequestParser, octets)
         _read_request_fields(head)
@@ -220,6 +224,8 @@ def parse_response(octets: bytes, request_method: bytes) -> ResponseHead:
     head = ResponseHead()
     try:
         _read_status_line(head, octets[: octets.find(b"\r\n")])
+        if head.minor > 1:
+            octets = b"HTTP/1.1" + octets[8:]
         head.fields = _read_fields(HttpResponseParser, octets)
         _read_response_fields(head, request_method)
     except _Unreadable as error:
@@ -241,7 +247,7 @@ def _read_request_line(head: RequestHead, line: bytes) -> None:
     minor = _MINORS.get(version)
     if minor is None:
         if _VERSION.fullmatch(version):
-            raise RequestError("Only HTTP/1.1 and HTTP/1.0 are spoken here.", 505)
+            raise RequestError("Only HTTP/1 is spoken here.", 505)
         raise RequestError("The request line is malformed.")
     if method not in METHODS:
         if method == b"CONNECT":
@@ -312,14 +318,14 @@ def _read_request_fields(head: RequestHead) -> None:
                 upgrade += tuple(tokens((value,)))
             elif key == b"expect":
                 # A client of 1.0 knows no 100 (RFC 9110 section 10.1.1).
-                expects_continue = minor == 1 and value.lower() == b"100-continue"
+                expects_continue = minor > 0 and value.lower() == b"100-continue"
             else:
                 has_proxy = True
     if has_proxy:
         # A CGI application would find it as HTTP_PROXY and take it for its own setting.
         head.fields = [field for field in head.fields if field[0].lower() != b"proxy"]
     if host is None:
-        if minor == 1:
+        if minor:
             raise _Unreadable("There is no Host.")
         head.host = None
         head.host_value = b""
@@ -370,7 +376,7 @@ def _options(value: bytes) -> tuple[bytes, ...]:
 
 def _keeps_alive(minor: int, connection: tuple[bytes, ...]) -> bool:
     """Whether the connection persists after this message (RFC 9112 section 9.3)."""
-    return b"close" not in connection and (minor == 1 or b"keep-alive" in connection)
+    return b"close" not in connection and (minor > 0 or b"keep-alive" in connection)
 
 
 def _read_length(value: bytes) -> int:

@@ -56,7 +56,7 @@ def is_upgrade(head: RequestHead) -> bool:
         b"websocket" in head.upgrade
         and b"upgrade" in head.connection
         and head.method == b"GET"
-        and head.minor == 1
+        and head.minor > 0
         and not head.has_body
         and _is_key(values(head.fields, b"sec-websocket-key"))
     )

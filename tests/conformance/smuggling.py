@@ -871,6 +871,17 @@ def _heads() -> Iterator[Case]:
         gets(seen("GET /x", via="1.0"), SECOND),
         "RFC 9112 9.3",
     )
+    yield _case(
+        "HTTP/1.2",
+        post(CHUNKED, "Expect: 100-continue", version="HTTP/1.2") + CHUNKS + SMUGGLED,
+        gets(posted(("Expect", "100-continue"), chunked=True)._replace(via="1.2"), SECOND),
+        "RFC 9110 2.5",
+    )
+    for name, lines in [
+        ("without a Host", "GET /x HTTP/1.2\r\n"),
+        ("with both", f"POST /x HTTP/1.2\r\nHost: a\r\n{LENGTH}\r\n{CHUNKED}\r\n"),
+    ]:
+        yield _case(f"HTTP/1.2 {name}", f"{lines}\r\n{SMUGGLED}", BAD, "RFC 9110 2.5, RFC 9112 3.2, 6.3")
     yield _case("garbage behind", get() + "garbage\r\n\r\n", gets(seen("GET /x"), then=400), "RFC 9112 3")
     yield _case(
         "a body behind no length",

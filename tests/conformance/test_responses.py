@@ -213,7 +213,7 @@ STATUS_LINES = [
     b"HTTP/2.0 200 OK",
     b"HTTP/2 200 OK",
     b"HTTP/0.9 200 OK",
-    b"HTTP/1.2 200 OK",
+    b"HTTP/1.10 200 OK",
     b"http/1.1 200 OK",
     b"HTTP/1.1 2 0 OK",
     b"HTTP/1.1 200 O\x00K",
@@ -457,6 +457,7 @@ CASES = [
         b"hello",
         reused=True,
     ),
+    good("HTTP/1.2", b"HTTP/1.2 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello", reused=True),
     bad("HTTP/1.0 in chunks", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
 ]
 

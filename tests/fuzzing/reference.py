@@ -16,6 +16,8 @@ Fields = list[tuple[bytes, bytes]]
 
 _TOKEN = frozenset((string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~").encode())
 _DIGITS = frozenset(b"0123456789")
+# Whatever minor version comes (RFC 9110 section 2.5).
+_VERSIONS = frozenset(b"HTTP/1.%d" % minor for minor in range(10))
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -136,7 +138,7 @@ def read_request(octets: bytes) -> Message | None:
         method, target, version = message.start
         _check(method and _TOKEN.issuperset(method), f"a method {method!r}")
         _check(target and all(0x20 < octet < 0x7F for octet in target), f"a target {target!r}")
-        _check(version in (b"HTTP/1.1", b"HTTP/1.0"), f"a version {version!r}")
+        _check(version in _VERSIONS, f"a version {version!r}")
         _check(len(message.values(b"host")) < 2, "two hosts")
     return message
 
@@ -172,7 +174,7 @@ def read_response(octets: bytes, method: bytes, ended: bool) -> Message | None:
     if head is None:
         return None
     version, status, _ = head.start
-    _check(version in (b"HTTP/1.1", b"HTTP/1.0"), f"a version {version!r}")
+    _check(version in _VERSIONS, f"a version {version!r}")
     _check(len(status) == 3 and _DIGITS.issuperset(status) and status >= b"100", f"a status {status!r}")
     bodiless = status < b"200" or status in (b"204", b"304") or method == b"HEAD"
     return _read(line + end + rest, False if bodiless else None, ended)

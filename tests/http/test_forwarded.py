@@ -219,7 +219,7 @@ def test_proxies_that_are_none(proxy: str) -> None:
 
 def test_via() -> None:
     """The version is the one in which the message came (RFC 9110 section 7.6.3)."""
-    assert (via(1), via(0)) == (b"1.1 proxyd", b"1.0 proxyd")
+    assert [via(minor) for minor in (0, 1, 2, 9)] == [b"1.%d proxyd" % minor for minor in (0, 1, 2, 9)]
 
 
 NODES = st.sampled_from([b"10.0.0.2", b"192.0.2.1", b"x", b"", b",", b'"', b"[::1]:80", b"2001:db9::1", b";", b"for="])

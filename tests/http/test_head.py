@@ -253,7 +253,6 @@ def test_hosts_that_are_none(host: bytes) -> None:
         (b"G(T / HTTP/1.1", 400),
         # RFC 9110 section 15.6.6
         (b"GET / HTTP/0.9", 505),
-        (b"GET / HTTP/1.2", 505),
         (b"GET / HTTP/2.0", 505),
         (b"PRI * HTTP/2.0", 505),
         # RFC 9110 section 15.6.2; methods are case-sensitive (section 9.1)
@@ -268,6 +267,17 @@ def test_request_lines_that_are_refused(start: bytes, status: int) -> None:
     with pytest.raises(RequestError) as caught:
         request(start=start)
     assert caught.value.status == status
+
+
+def test_higher_minor_versions() -> None:
+    """They are read as HTTP/1.1, the highest that we know, and told of as they came (RFC 9110 section 2.5)."""
+    head = request(b"Transfer-Encoding: chunked", b"Expect: 100-continue", start=b"POST / HTTP/1.2")
+    assert (head.minor, head.chunked, head.keep_alive, head.expects_continue) == (2, True, True, True)
+    with pytest.raises(RequestError, match="no Host"):
+        request(start=b"GET / HTTP/1.9", host=False)
+    answer = response(b"Transfer-Encoding: chunked", start=b"HTTP/1.2 200 OK")
+    assert (answer.minor, answer.status, answer.reason) == (2, 200, b"OK")
+    assert answer.chunked and answer.keep_alive
 
 
 def test_no_tunnels() -> None:
@@ -383,7 +393,6 @@ def test_status_lines(start: bytes, reason: bytes) -> None:
         b"HTTP/1.1 200\tOK",
         b"HTTP/1.1\t200 OK",
         b"HTTP/1.1  200 OK",
-        b"HTTP/1.2 200 OK",
         b"HTTP/2.0 200 OK",
         b"HTTP/2 200",
         b"RTSP/1.0 200 OK",

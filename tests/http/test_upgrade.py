@@ -57,6 +57,7 @@ def response(fields: dict[bytes, bytes], *more: bytes, start: bytes = b"HTTP/1.1
         # The version is for the origin server to judge (section 4.4).
         ({b"Sec-WebSocket-Version": b"8"}, [], b"GET / HTTP/1.1", True),
         ({b"Sec-WebSocket-Version": b""}, [], b"GET / HTTP/1.1", True),
+        ({}, [], b"GET / HTTP/1.2", True),
         ({}, [], b"POST / HTTP/1.1", False),
         ({}, [], b"GET / HTTP/1.0", False),
         ({}, [b"Content-Length: 1"], b"GET / HTTP/1.1", False),
