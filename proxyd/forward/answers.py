@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from email.utils import formatdate
 from html import escape
 from http import HTTPStatus
 
@@ -48,7 +47,6 @@ def error_answer(error: ExchangeError, head: RequestHead | None) -> tuple[int, b
         body = json.dumps({"error": error.public, "status": status}).encode() + b"\n"
     details = error.name if isinstance(error, ProxyError) else None
     fields = [
-        (b"Date", formatdate(usegmt=True).encode("ascii")),
         (b"Proxy-Status", proxy_status(error.error_type, details=details)),
         (b"Content-Type", media_type),
         (b"Content-Length", b"%d" % len(body)),

@@ -28,6 +28,7 @@ from proxyd.http.framing import BadChunk, BodyReader, chunk, last_chunk, request
 from proxyd.http.head import RequestHead, parse_request
 from proxyd.http.upgrade import is_upgrade
 from proxyd.timer import Timer
+from proxyd.times import date_line
 from proxyd.transports import cut_off, unsent
 
 LINGER_S = 2.0
@@ -422,20 +423,23 @@ class Channel(protocol.Protocol):
         payload: bytes = b"",
         ended: bool = True,
         trailers: Fields | None = None,
+        *,
+        dated: bool = False,
     ) -> None:
         """
         Send the answer's head, and what is there of its body.
 
         @param fields: end-to-end fields; hop-by-hop ones are added here.
         @param ended: that is all of it.
+        @param dated: C{Date} is among the fields; else it is added here (RFC 9110 section 6.6.1).
         """
         self.record.status = status
         self.record.sent += len(payload)
-        framing = b""
+        framing = b"" if dated else date_line()
         if body is Body.STREAM:
             if self._minor:
                 self._chunked = True
-                framing = b"Transfer-Encoding: chunked\r\n"
+                framing += b"Transfer-Encoding: chunked\r\n"
                 payload = chunk(payload) + last_chunk(trailers or []) if ended else chunk(payload)
             else:
                 self._keep = False

@@ -221,7 +221,9 @@ class Exchange:
             self._response = response
             if self._origin is not None and _media_type(response) == b"text/event-stream":
                 self._origin.never_silent()
-        channel.respond(response.status, response.reason, fields, body, payload, ended, trailers)
+        channel.respond(
+            response.status, response.reason, fields, body, payload, ended, trailers, dated=response.dated
+        )
 
     def payload_received(self, payload: bytes, ended: bool, trailers: Fields) -> None:
         if self._rewriter is not None:

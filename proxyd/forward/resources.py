@@ -192,7 +192,7 @@ class _ResourceResponder:
             body = Body.FRAMED
         else:
             body = Body.STREAM
-        self._channel.respond(int(code), reason, fields, body, ended=False)
+        self._channel.respond(int(code), reason, fields, body, ended=False, dated=headers.hasHeader(b"Date"))
 
     def write(self, data: bytes) -> None:
         if not self._is_over:

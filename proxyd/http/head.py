@@ -45,7 +45,9 @@ _BODILESS = frozenset((204, 304))
 _DECISIVE = frozenset(
     (b"connection", b"content-length", b"expect", b"host", b"proxy", b"transfer-encoding", b"upgrade")
 )
-"""The lower-case names of the fields that decide how a message is read."""
+"""The lower-case names of the fields that decide how a request is read."""
+
+_DECISIVE_IN_ANSWERS = frozenset((b"connection", b"content-length", b"date", b"transfer-encoding"))
 
 # To a CGI or WSGI application X_Forwarded_For is X-Forwarded-For: with an underscore these names are
 # only ever an attempt to get past a proxy.
@@ -140,13 +142,14 @@ class ResponseHead:
     The head of one response, interim ones included.
 
     @ivar reason: as it came, perhaps empty.
+    @ivar dated: whether it has a C{Date} that goes on.
     @ivar keep_alive: whether the connection can be used again, which it
         cannot after a body that only its end delimits.
 
     @see: L{RequestHead} for the rest.
     """
 
-    __slots__ = ("chunked", "connection", "fields", "keep_alive", "length", "minor", "reason", "status")
+    __slots__ = ("chunked", "connection", "dated", "fields", "keep_alive", "length", "minor", "reason", "status")
 
     minor: int
     status: int
@@ -156,6 +159,7 @@ class ResponseHead:
     length: int | None
     chunked: bool
     keep_alive: bool
+    dated: bool
 
 
 class _Sink:
@@ -346,15 +350,17 @@ def _read_request_fields(head: RequestHead) -> None:
 def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
     connection: tuple[bytes, ...] = ()
     length: int | None = None
-    chunked = False
+    chunked = dated = False
     for name, value in head.fields:
         key = name.lower()
-        if key in _DECISIVE:
-            if key == b"connection":
-                connection += _options(value)
+        if key in _DECISIVE_IN_ANSWERS:
+            if key == b"date":
+                dated = True
             elif key == b"content-length":
                 length = _read_length(value)
-            elif key == b"transfer-encoding":
+            elif key == b"connection":
+                connection += _options(value)
+            else:
                 chunked = _read_coding(value, head.minor, chunked)
     status = head.status
     if length is not None and (status < 200 or status == 204):
@@ -364,6 +370,7 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
     head.connection = connection
     head.length = length
     head.chunked = chunked
+    head.dated = dated and b"date" not in connection
     head.keep_alive = _keeps_alive(head.minor, connection) and (
         chunked or length is not None or is_bodiless(status, request_method)
     )

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from proxyd.control.auth.roles import Answered, Granted, Verdict
 from proxyd.forward.channel import Channel
 from proxyd.forward.roles import Body
+from proxyd.http.fields import values
 from proxyd.http.head import RequestHead, is_bodiless
 
 NOBODY = Granted()
@@ -63,9 +64,10 @@ def _pass_on(answer: Answered, head: RequestHead, channel: Channel) -> None:
     """Send an authentication server's answer."""
     channel.record.origin = answer.origin
     fields, body = answer.fields, answer.body
+    dated = bool(values(fields, b"date"))
     if body is None:
-        channel.respond(answer.status, answer.reason, fields, Body.NONE)
+        channel.respond(answer.status, answer.reason, fields, Body.NONE, dated=dated)
     else:
         fields = [*fields, (b"Content-Length", b"%d" % len(body))]
         shown = b"" if is_bodiless(answer.status, head.method) else body
-        channel.respond(answer.status, answer.reason, fields, Body.LENGTH, shown)
+        channel.respond(answer.status, answer.reason, fields, Body.LENGTH, shown, dated=dated)

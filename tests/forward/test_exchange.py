@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import re
+import time
 import weakref
+from email.utils import parsedate_to_datetime
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +38,9 @@ ANSWERS = [
     (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
     (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
 ]
+
+NOTHING = b"HTTP/1.1 204 No Content\r\nDate: a\r\n\r\n"
+"""An answer that reaches the client octet for octet."""
 
 CUTS = st.lists(st.integers(0, 700), max_size=12)
 
@@ -71,8 +77,9 @@ def test_cutting_requests_does_not_matter(kinds: list[int], cuts: list[int]) -> 
         assert request.startswith(method + b" /%d HTTP/1.1\r\nHost: a\r\n" % number)
         assert body_of(request) == (REQUESTS[kind][1], b"")
         assert request.count(b"HTTP/1.1\r\n") == 1
-        proxy.origins[0].deliver(b"HTTP/1.1 200 OK\r\nX-N: %d\r\nContent-Length: 0\r\n\r\n" % number)
-        assert proxy.client.take() == b"HTTP/1.1 200 OK\r\nX-N: %d\r\nContent-Length: 0\r\n\r\n" % number
+        answer = b"HTTP/1.1 200 OK\r\nX-N: %d\r\nDate: a\r\nContent-Length: 0\r\n\r\n" % number
+        proxy.origins[0].deliver(answer)
+        assert proxy.client.take() == answer
         proxy.clock.advance(0)
     assert [record.status for record in proxy.records] == [200] * len(kinds)
     assert len(proxy.origins) == 1
@@ -234,9 +241,9 @@ def test_sending_ahead_is_bounded() -> None:
     proxy.client.deliver(request)
     for _ in range(sent + 1):
         assert proxy.origins[0].take().startswith(b"GET / HTTP/1.1")
-        proxy.origins[0].deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+        proxy.origins[0].deliver(NOTHING)
         proxy.clock.advance(0)
-    assert proxy.client.take() == b"HTTP/1.1 204 No Content\r\n\r\n" * (sent + 1)
+    assert proxy.client.take() == NOTHING * (sent + 1)
 
 
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"OPTIONS * HTTP/1.1"])
@@ -261,7 +268,7 @@ def test_sending_ahead_and_taking_nothing_is_bounded() -> None:
     """So it is between two requests, while the client has not taken the answer to the first."""
     proxy = MemoryProxy()
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * HIGH) + b"x" * 2 * HIGH
+    answer = b"HTTP/1.1 200 OK\r\nDate: a\r\nContent-Length: %d\r\n\r\n" % (2 * HIGH) + b"x" * 2 * HIGH
     proxy.client.deliver(request)
     proxy.origins[0].deliver(answer)
     sent = 0
@@ -273,8 +280,8 @@ def test_sending_ahead_and_taking_nothing_is_bounded() -> None:
     assert proxy.client.take() == answer
     for _ in range(sent + 1):
         proxy.clock.advance(0)
-        proxy.origins[0].deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
-    assert proxy.client.take() == b"HTTP/1.1 204 No Content\r\n\r\n" * (sent + 1)
+        proxy.origins[0].deliver(NOTHING)
+    assert proxy.client.take() == NOTHING * (sent + 1)
     assert not proxy.client.is_paused
 
 
@@ -311,3 +318,38 @@ def test_deadlines(sent: bytes, seconds: float, status: int) -> None:
     assert bool(answer) is bool(status)
     close_all(proxy)
     assert proxy.clock.getDelayedCalls() == []
+
+
+def test_an_answer_without_a_date() -> None:
+    """It gets ours (RFC 9110 section 6.6.1), the same for a whole second; one that has a Date keeps it alone."""
+    proxy = MemoryProxy()
+    date = rb"Date: (\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT)\r\n"
+    ours = re.compile(rb"HTTP/1.1 204 No Content\r\n(?:X-A: 1\r\n)?" + date + rb"\r\n")
+    for fields, is_dated in [
+        (b"", False),
+        (b"X-A: 1\r\n", False),
+        (b"DATE: yesterday\r\nX-A: 1\r\n", True),
+        (b"Date:\r\n", True),
+        # What ends here does not count.
+        (b"Connection: Date\r\nDate: yesterday\r\nX-A: 1\r\n", False),
+    ]:
+        proxy.client.deliver(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        proxy.origins[0].deliver(b"HTTP/1.1 204 No Content\r\n" + fields + b"\r\n")
+        proxy.clock.advance(0)
+        answer = proxy.client.take()
+        if is_dated:
+            assert answer == b"HTTP/1.1 204 No Content\r\n%b\r\n" % fields.replace(b"Date:\r", b"Date: \r")
+        else:
+            found = ours.fullmatch(answer)
+            assert found is not None and abs(parsedate_to_datetime(found[1].decode()).timestamp() - time.time()) < 60
+    proxy.client.deliver(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    proxy.origins[0].deliver(b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n")
+    assert proxy.client.take() == b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
+
+
+def test_our_own_answers_are_dated() -> None:
+    """Errors, too."""
+    proxy = MemoryProxy()
+    proxy.client.deliver(b"GET /\r\n\r\n")
+    head = proxy.client.take().partition(b"\r\n\r\n")[0]
+    assert head.startswith(b"HTTP/1.1 400 ") and head.count(b"\r\nDate: ") == 1

@@ -542,13 +542,14 @@ def test_forward_refuses(start: Start, own_origin: Origin, judge: Origin, status
         asked.read_message()
         asked.respond(
             "<a>log in</a>", "Location: https://sso.test/?r=/", "Set-Cookie: a=1", "Set-Cookie: b=2", "X-User: x",
-            "WWW-Authenticate: Odd", "Content-Type: text/html", "Connection: x-gone", "X-Gone: 1", status=status,
+            "WWW-Authenticate: Odd", "Content-Type: text/html", "Connection: x-gone", "X-Gone: 1", "Date: then",
+            status=status,
         )  # fmt: skip
         answer = client.read_message()
         assert answer.line == f"HTTP/1.1 {status}"
         assert answer.fields == [
             ("Location", "https://sso.test/?r=/"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-User", "x"),
-            ("WWW-Authenticate", "Odd"), ("Content-Type", "text/html"), ("Content-Length", "13"),
+            ("WWW-Authenticate", "Odd"), ("Content-Type", "text/html"), ("Date", "then"), ("Content-Length", "13"),
         ]  # fmt: skip
         assert answer.body == b"<a>log in</a>"
         # So it is on upgrades and for HEAD, and with chunks.
@@ -558,7 +559,9 @@ def test_forward_refuses(start: Start, own_origin: Origin, judge: Origin, status
             asked.send(f"HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\nX-T: 1\r\n\r\n")
             answer = client.read_message(bodiless=method == "HEAD")
             assert answer.line == f"HTTP/1.1 {status}"
-            assert answer.fields == [("Content-Length", "2")]
+            # Who has sent no Date gets one.
+            assert [name for name, _ in answer.fields] == ["Content-Length", "Date"]
+            assert answer.get("Content-Length") == "2"
     own_origin.assert_idle()
 
 

@@ -15,11 +15,11 @@ def test_there_and_back(client: Wire, origin: Origin) -> None:
     request = server.read_message()
     assert request.line == "GET /a?b=c HTTP/1.1"
     assert request.get("X-Own") == "1"
-    server.respond("hello", "X-Answer: 2", "x-answer: 3", "Content-Encoding: odd")
+    server.respond("hello", "X-Answer: 2", "x-answer: 3", "date: then", "Content-Encoding: odd")
     response = client.read_message()
     assert response.line == "HTTP/1.1 200 OK"
     assert response.fields == [
-        ("X-Answer", "2"), ("x-answer", "3"), ("Content-Encoding", "odd"), ("Content-Length", "5"),
+        ("X-Answer", "2"), ("x-answer", "3"), ("date", "then"), ("Content-Encoding", "odd"), ("Content-Length", "5"),
     ]  # fmt: skip
     assert response.body == b"hello"
 
@@ -70,10 +70,11 @@ def test_hop_by_hop_fields(client: Wire, origin: Origin) -> None:
         "via",
     }
     server.respond(
-        "", "Connection: X-Odd", "X-Odd: 1", "Proxy-Authenticate: Basic", "Keep-Alive: timeout=5", "X-Stays: 1"
+        "", "Connection: X-Odd", "X-Odd: 1", "Proxy-Authenticate: Basic", "Keep-Alive: timeout=5", "X-Stays: 1",
+        "Date: then",
     )
     response = client.read_message()
-    assert response.fields == [("X-Stays", "1"), ("Content-Length", "0")]
+    assert response.fields == [("X-Stays", "1"), ("Date", "then"), ("Content-Length", "0")]
 
 
 def test_te_trailers(client: Wire, origin: Origin) -> None:
@@ -193,9 +194,9 @@ def test_chunks_both_ways(client: Wire, origin: Origin) -> None:
     assert server.read(10) == b"5\r\nhello\r\n"
     client.send(b"A\r\n0123456789\r\n0\r\nX-End: yes\r\nHost: evil.test\r\nContent-Length: 5\r\nCookie: a\r\n\r\n")
     assert server.read_to(b"\r\n\r\n") == b"a\r\n0123456789\r\n0\r\nX-End: yes\r\n\r\n"
-    server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    server.send(b"HTTP/1.1 200 OK\r\nDate: then\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
     head = client.read_head()
-    assert head.fields == [("Transfer-Encoding", "chunked")]
+    assert head.fields == [("Date", "then"), ("Transfer-Encoding", "chunked")]
     assert client.read(8) == b"3\r\nabc\r\n"
     server.send(b"0\r\nX-Sum: 1\r\nSet-Cookie: a=b\r\nTransfer-Encoding: gzip\r\n\r\n")
     assert client.read_to(b"\r\n\r\n") == b"0\r\nX-Sum: 1\r\n\r\n"
@@ -286,9 +287,10 @@ def test_http_1_0(proxy: Proxy, origin: Origin) -> None:
         assert request.get("Host") == f"127.0.0.1:{origin.port}"
         assert request.get("Via") == "1.0 proxyd"
         server.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
-        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-End: 1\r\n\r\n")
+        server.send(b"HTTP/1.1 200 OK\r\nDate: then\r\nTransfer-Encoding: chunked\r\n\r\n")
+        server.send(b"3\r\nabc\r\n0\r\nX-End: 1\r\n\r\n")
         response = client.read_message()
-        assert response.fields == [("Connection", "close")]
+        assert response.fields == [("Date", "then"), ("Connection", "close")]
         assert response.body == b"abc"
 
 

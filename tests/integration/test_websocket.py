@@ -406,6 +406,7 @@ def test_a_refusal(site: Site, status: str, fields: tuple[str, ...]) -> None:
     client, server, _ = site.ask()
     body = b"" if status.startswith("204") else b"because"
     length = () if status.startswith("204") else ("Content-Length: 7",)
+    fields = (*fields, "Date: then")
     server.send("\r\n".join([f"HTTP/1.1 {status}", *fields, *length, "", ""]).encode("latin-1") + body)
     answer = client.read_message()
     assert (answer.line, answer.body) == (f"HTTP/1.1 {status}", body)
