@@ -20,9 +20,10 @@ from proxyd.forward.html import Rewriter
 from proxyd.forward.origin import OriginConnection, Timeouts
 from proxyd.forward.pool import Upstream
 from proxyd.forward.roles import Body
-from proxyd.http.fields import Fields, end_to_end, trailers_to_forward, values
+from proxyd.http.fields import Fields, end_to_end, tokens, trailers_to_forward, values
 from proxyd.http.framing import chunk, last_chunk
 from proxyd.http.head import ResponseHead, is_bodiless
+from proxyd.http.upgrade import SWITCH
 
 log = Logger()
 
@@ -204,6 +205,9 @@ class Exchange:
         record = channel.record
         record.origin_s = channel.site.clock.seconds() - record.started
         fields = end_to_end(response.fields, response.connection)
+        if response.status == 426 and b"websocket" in tokens(values(response.fields, b"upgrade")):
+            # As our own: it must say to what (RFC 9110 section 15.5.22), and this is served here.
+            fields += SWITCH
         if is_bodiless(response.status, self._method):
             body = Body.NONE
         else:

@@ -35,7 +35,8 @@ _CROSSING = HANDSHAKE - {b"sec-websocket-accept", b"sec-websocket-key"}
 
 _KEY_SIZE = 16
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_SWITCH: Fields = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]
+SWITCH: Fields = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]
+"""What says that WebSocket is spoken from here on, or asks for it."""
 
 
 class Offer(NamedTuple):
@@ -127,7 +128,7 @@ def request_handshake_fields(head: RequestHead, key: bytes) -> Fields:
     @param key: the client's, or one of our own.
     """
     crossing = [field for field in head.fields if field[0].lower() in _CROSSING]
-    return [*_SWITCH, (b"Sec-WebSocket-Key", key), *crossing]
+    return [*SWITCH, (b"Sec-WebSocket-Key", key), *crossing]
 
 
 def response_handshake_fields(response: ResponseHead, client_key: bytes) -> Fields:
@@ -137,4 +138,4 @@ def response_handshake_fields(response: ResponseHead, client_key: bytes) -> Fiel
         for field in end_to_end(response.fields, response.connection)
         if field[0].lower() != b"sec-websocket-accept"
     ]
-    return [*_SWITCH, (b"Sec-WebSocket-Accept", accept_for(client_key)), *kept]
+    return [*SWITCH, (b"Sec-WebSocket-Accept", accept_for(client_key)), *kept]

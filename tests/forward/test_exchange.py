@@ -353,3 +353,22 @@ def test_our_own_answers_are_dated() -> None:
     proxy.client.deliver(b"GET /\r\n\r\n")
     head = proxy.client.take().partition(b"\r\n\r\n")[0]
     assert head.startswith(b"HTTP/1.1 400 ") and head.count(b"\r\nDate: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "told"),
+    [
+        (426, b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"),
+        (426, b"Upgrade: h2c, WebSocket\r\n", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"),
+        # What is not served here is not asked for.
+        (426, b"Upgrade: h2c\r\nConnection: Upgrade\r\n", b""),
+        (426, b"", b""),
+        (200, b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b""),
+    ],
+)
+def test_an_answer_that_asks_for_an_upgrade(status: int, fields: bytes, told: bytes) -> None:
+    """A 426 must say to what (RFC 9110 section 15.5.22); Upgrade goes no further else."""
+    proxy = MemoryProxy()
+    proxy.client.deliver(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    proxy.origins[0].deliver(b"HTTP/1.1 %d X\r\nDate: a\r\n%bContent-Length: 0\r\n\r\n" % (status, fields))
+    assert proxy.client.take() == b"HTTP/1.1 %d X\r\nDate: a\r\nContent-Length: 0\r\n%b\r\n" % (status, told)
