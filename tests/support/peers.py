@@ -33,6 +33,11 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {server}
+}}
+"""
+
+_FILES = """
     server {{
         listen 127.0.0.1:{port};
         root {root};
@@ -41,7 +46,6 @@ http {{
         location /nothing/ {{ return 444; }}
         location /one/ {{ alias {root}/; keepalive_timeout 0; }}
     }}
-}}
 """
 
 
@@ -104,6 +108,17 @@ def nginx(start: Callable[..., Peer], folder: Path, root: Path) -> int:
     @param root: what it serves.
     @return: its port.
     """
+    return nginx_with(start, folder, _FILES, root=root)
+
+
+def nginx_with(start: Callable[..., Peer], folder: Path, server: str, **names: object) -> int:
+    """
+    Start nginx.
+
+    @param folder: for what it writes.
+    @param server: what is particular to it, with C{{port}} and such names in it.
+    @return: its port.
+    """
     program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
     assert program is not None, "nginx is not installed"
     # It takes over a socket that listens already: no port can be lost to others, and nobody has to wait for it.
@@ -113,7 +128,8 @@ def nginx(start: Callable[..., Peer], folder: Path, root: Path) -> int:
         file = folder / "nginx.conf"
         # Its worker reads files as we do, whoever we are.
         user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
-        file.write_text(_NGINX.format(folder=folder, root=root, port=port, user=user, group=group))
+        server = server.format(port=port, **names)
+        file.write_text(_NGINX.format(folder=folder, server=server, user=user, group=group))
         start(
             [program, "-e", "stderr", "-p", folder, "-c", file],
             environment={"NGINX": f"{listening.fileno()};"},
