@@ -433,6 +433,24 @@ class Channel(protocol.Protocol):
         @param ended: that is all of it.
         @param dated: C{Date} is among the fields; else it is added here (RFC 9110 section 6.6.1).
         """
+        self.respond_with(status, reason, serialize(fields), body, payload, ended, trailers, dated)
+
+    def respond_with(
+        self,
+        status: int,
+        reason: bytes,
+        lines: bytes,
+        body: Body,
+        payload: bytes,
+        ended: bool,
+        trailers: Fields | None,
+        dated: bool,
+    ) -> None:
+        """
+        The same as L{respond} for whoever has the fields as they are sent.
+
+        @param lines: the fields, each with the end of its line.
+        """
         self.record.status = status
         self.record.sent += len(payload)
         framing = b"" if dated else date_line()
@@ -452,7 +470,7 @@ class Channel(protocol.Protocol):
         elif not self._minor:
             framing += b"Connection: keep-alive\r\n"
         self._head_sent = True
-        self.transport.write(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, serialize(fields), framing, payload))
+        self.transport.write(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, lines, framing, payload))
         if ended:
             self._answered()
 

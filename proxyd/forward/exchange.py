@@ -20,9 +20,9 @@ from proxyd.forward.html import Rewriter
 from proxyd.forward.origin import OriginConnection, Timeouts
 from proxyd.forward.pool import Upstream
 from proxyd.forward.roles import Body
-from proxyd.http.fields import Fields, end_to_end, tokens, trailers_to_forward, values
+from proxyd.http.fields import Fields, end_to_end, serialize, tokens, trailers_to_forward, values
 from proxyd.http.framing import chunk, last_chunk
-from proxyd.http.head import ResponseHead, is_bodiless
+from proxyd.http.head import ResponseHead
 from proxyd.http.upgrade import SWITCH
 
 log = Logger()
@@ -204,17 +204,18 @@ class Exchange:
         channel = self._channel
         record = channel.record
         record.origin_s = channel.site.clock.seconds() - record.started
-        fields = end_to_end(response.fields, response.connection)
+        lines = response.lines
         if response.status == 426 and b"websocket" in tokens(values(response.fields, b"upgrade")):
             # As our own: it must say to what (RFC 9110 section 15.5.22), and this is served here.
-            fields += SWITCH
-        if is_bodiless(response.status, self._method):
+            lines += serialize(SWITCH)
+        if response.bodiless:
             body = Body.NONE
         else:
             body = Body.STREAM if response.length is None else Body.LENGTH
             if self._html is not None and self._is_changeable(response):
                 self._rewriter = self._html()
-                fields = [field for field in fields if field[0].lower() not in _CHANGED_WITH_BODY]
+                fields = end_to_end(response.fields, response.connection)
+                lines = serialize(field for field in fields if field[0].lower() not in _CHANGED_WITH_BODY)
                 body = Body.STREAM
                 payload = self._changed(self._rewriter, payload, ended)
         if ended:
@@ -225,8 +226,8 @@ class Exchange:
             self._response = response
             if self._origin is not None and _media_type(response) == b"text/event-stream":
                 self._origin.never_silent()
-        channel.respond(
-            response.status, response.reason, fields, body, payload, ended, trailers, dated=response.dated
+        channel.respond_with(
+            response.status, response.reason, lines, body, payload, ended, trailers, response.dated
         )
 
     def payload_received(self, payload: bytes, ended: bool, trailers: Fields) -> None:

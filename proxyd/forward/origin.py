@@ -268,7 +268,12 @@ class OriginConnection(protocol.Protocol):
             exchange.switched(response, data)
             return
         self._response = response
-        self._reader = reader = response_body(response, self._method)
+        if response.length == len(data) and not response.bodiless:
+            # All of it is there, as it is of most answers: nothing is left to be followed.
+            self._end(True)
+            exchange.response_received(response, data, True, [])
+            return
+        self._reader = reader = response_body(response)
         if reader is None:
             self._end(not data)
             exchange.response_received(response, b"", True, [])

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from enum import Enum, auto
 
 from proxyd.http.fields import Field, Fields, serialize, valid_name, valid_value
-from proxyd.http.head import RequestHead, ResponseHead, is_bodiless
+from proxyd.http.head import RequestHead, ResponseHead
 
 MAX_SIZE_LINE = 1024
 """The most octets of one chunk's size line, its extensions included.  Who sends more has no size to tell."""
@@ -256,9 +256,9 @@ def request_body(head: RequestHead) -> BodyReader | None:
     return LengthReader(head.length) if head.length else None
 
 
-def response_body(head: ResponseHead, request_method: bytes) -> BodyReader | None:
+def response_body(head: ResponseHead) -> BodyReader | None:
     """A reader for the body of this response, C{None} if it has none (RFC 9112 section 6.3)."""
-    if is_bodiless(head.status, request_method):
+    if head.bodiless:
         return None
     if head.chunked:
         return ChunkedReader()

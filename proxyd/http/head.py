@@ -20,7 +20,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, Htt
 from proxyd.errors import RequestError, ResponseMalformed
 from proxyd.http import authority
 from proxyd.http.authority import Authority
-from proxyd.http.fields import HOP_BY_HOP, Fields, tokens, valid_name
+from proxyd.http.fields import HOP_BY_HOP, Fields, end_to_end, serialize, tokens, valid_name
 from proxyd.http.target import Target, parse_target
 
 METHODS = frozenset(
@@ -142,6 +142,8 @@ class ResponseHead:
     The head of one response, interim ones included.
 
     @ivar reason: as it came, perhaps empty.
+    @ivar section: the octets of its fields; L{fields} are read from them when somebody asks.
+    @ivar bodiless: whether it has no body, whatever its fields say (RFC 9112 section 6.3).
     @ivar dated: whether it has a C{Date} that goes on.
     @ivar keep_alive: whether the connection can be used again, which it
         cannot after a body that only its end delimits.
@@ -149,17 +151,50 @@ class ResponseHead:
     @see: L{RequestHead} for the rest.
     """
 
-    __slots__ = ("chunked", "connection", "dated", "fields", "keep_alive", "length", "minor", "reason", "status")
+    __slots__ = (
+        "_fields",
+        "_lines",
+        "bodiless",
+        "chunked",
+        "connection",
+        "dated",
+        "keep_alive",
+        "length",
+        "minor",
+        "reason",
+        "section",
+        "status",
+    )
 
     minor: int
     status: int
     reason: bytes
-    fields: Fields
+    section: bytes
+    bodiless: bool
     connection: tuple[bytes, ...]
     length: int | None
     chunked: bool
     keep_alive: bool
     dated: bool
+
+    def __init__(self) -> None:
+        self._fields: Fields | None = None
+        self._lines: bytes | None = None
+
+    @property
+    def fields(self) -> Fields:
+        """As they came."""
+        fields = self._fields
+        if fields is None:
+            pairs = (line.partition(b": ") for line in self.section.split(b"\r\n")[:-1])
+            fields = self._fields = [(name, value) for name, _, value in pairs]
+        return fields
+
+    @property
+    def lines(self) -> bytes:
+        """The fields that go on to the client, each with the end of its line."""
+        lines = self._lines
+        return serialize(end_to_end(self.fields, self.connection)) if lines is None else lines
 
 
 class _Sink:
@@ -226,11 +261,13 @@ def parse_response(octets: bytes, request_method: bytes) -> ResponseHead:
     @raise ResponseMalformed: it is no HTTP/1, or it is not certain where its body ends.
     """
     head = ResponseHead()
+    if _read_plainly(head, octets, request_method):
+        return head
     try:
         _read_status_line(head, octets[: octets.find(b"\r\n")])
         if head.minor > 1:
             octets = b"HTTP/1.1" + octets[8:]
-        head.fields = _read_fields(HttpResponseParser, octets)
+        head._fields = _read_fields(HttpResponseParser, octets)
         _read_response_fields(head, request_method)
     except _Unreadable as error:
         raise ResponseMalformed(str(error)) from error
@@ -365,15 +402,86 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
     status = head.status
     if length is not None and (status < 200 or status == 204):
         # It must not be there (RFC 9110 section 8.6), and a client that heeds it would wait for a body.
-        head.fields = [field for field in head.fields if field[0].lower() != b"content-length"]
+        head._fields = [field for field in head.fields if field[0].lower() != b"content-length"]
         length = None
+    head.bodiless = is_bodiless(status, request_method)
     head.connection = connection
     head.length = length
     head.chunked = chunked
     head.dated = dated and b"date" not in connection
     head.keep_alive = _keeps_alive(head.minor, connection) and (
-        chunked or length is not None or is_bodiless(status, request_method)
+        chunked or length is not None or head.bodiless
     )
+
+
+# What nearly every server sends: one space before a value, none behind it.  Where this matches, llhttp finds
+# the same fields.
+_PLAIN = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([\t -~\x80-\xff]*+)\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++: (?![\t ])[\t -~\x80-\xff]*+(?<![\t ])\r\n)*+)\r\n"
+)
+
+_SELDOM = (b"\ntransfer-encoding:", b"\nupgrade:", b"\nproxy-", b"\nte:", b"\nclose:")
+"""Fields of answers that need a closer look: framing, and all that goes no further but L{_USUAL}."""
+
+_USUAL = (b"\nconnection:", b"\nkeep-alive:")
+
+_PERSISTENCE: dict[bytes, tuple[bytes, ...]] = {b"keep-alive": _KEEP_ALIVE, b"close": (b"close",)}
+
+
+def _read_plainly(head: ResponseHead, octets: bytes, request_method: bytes) -> bool:
+    """
+    Read the head of an answer that holds nothing unusual, in a third of the time: its fields are not taken apart.
+
+    @return: whether it was that; else nothing has been found out.
+    """
+    found = _PLAIN.fullmatch(octets)
+    if found is None:
+        return False
+    lower = octets.lower()
+    for name in _SELDOM:
+        if name in lower:
+            return False
+    status = int(found[1])
+    begin = lower.find(b"\ncontent-length:")
+    if begin < 0 or status in _BODILESS or lower.find(b"\ncontent-length:", begin + 1) >= 0:
+        return False
+    length = octets[begin + 17 : octets.index(b"\r", begin)]
+    if not length.isdigit() or len(length) > 18 or (length[0] == 0x30 and length != b"0"):
+        return False
+    connection: tuple[bytes, ...] = ()
+    start, stop = found.span(3)
+    left_out = []
+    for name in _USUAL:
+        begin = lower.find(name)
+        if begin < 0:
+            continue
+        end = lower.index(b"\r", begin)
+        if lower.find(name, end) >= 0:
+            return False
+        if name == b"\nconnection:":
+            known = _PERSISTENCE.get(lower[begin + 13 : end])
+            if known is None:
+                return False
+            connection = known
+        left_out.append((begin + 1, end + 2))
+    lines = b""
+    at = start
+    for begin, end in sorted(left_out):
+        lines += octets[at:begin]
+        at = end
+    head.minor = 1
+    head.status = status
+    head.reason = found[2]
+    head.section = octets[start:stop]
+    head._lines = lines + octets[at:stop]
+    head.bodiless = request_method == b"HEAD"
+    head.connection = connection
+    head.length = int(length)
+    head.chunked = False
+    head.dated = b"\ndate:" in lower
+    head.keep_alive = connection != (b"close",)
+    return True
 
 
 def _options(value: bytes) -> tuple[bytes, ...]:

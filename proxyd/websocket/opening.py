@@ -216,7 +216,7 @@ class _Refusal:
 
     def __init__(self, head: ResponseHead) -> None:
         self._head = head
-        self._reader = response_body(head, b"GET")
+        self._reader = response_body(head)
         self._body = b""
 
     def is_complete_with(self, data: bytes) -> bool:

@@ -268,5 +268,5 @@ def test_request_body(line: bytes, reader: type[BodyReader] | None) -> None:
 )
 def test_response_body(method: bytes, status: bytes, line: bytes, reader: type[BodyReader] | None) -> None:
     """Method and status decide before the fields do."""
-    found = response_body(parse_response(b"HTTP/1.1 " + status + b" x\r\n" + line + b"\r\n", method), method)
+    found = response_body(parse_response(b"HTTP/1.1 " + status + b" x\r\n" + line + b"\r\n", method))
     assert found is None if reader is None else isinstance(found, reader)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import proxyd.http.head
 from proxyd.errors import BadTarget, RequestError, ResponseMalformed
 from proxyd.http.authority import Authority
 from proxyd.http.fields import Fields, serialize
@@ -518,3 +519,42 @@ def test_fields_that_repeat(first: bytes, second: bytes, repeats: bool) -> None:
     for name in set(RequestHead.__slots__) - {"memo", "target"}:
         assert getattr(head, name) == getattr(alone, name)
     assert head.target.path == alone.target.path
+
+
+NAMES = st.sampled_from(
+    [b"Content-Length", b"content-length", b"Connection", b"Keep-Alive", b"Date", b"DATE", b"X-A", b"Set-Cookie", b"Te",
+     b"Close", b"Proxy-Connection", b"Proxy-Authenticate", b"Upgrade", b"Transfer-Encoding", b"x_a", b"Trailer", b""]
+)  # fmt: skip
+VALUES = st.sampled_from(
+    [b"5", b"0", b"05", b"9" * 18, b"9" * 19, b"5, 5", b"keep-alive", b"Close", b"close, x-a", b"date", b"chunked",
+     b"a b", b"a\tb", b"\xe9", b"", b" ", b"a\0b", b"a\rb", b"websocket"]
+)  # fmt: skip
+LINES = st.tuples(NAMES, st.sampled_from([b": ", b": ", b": ", b":", b":  ", b" : ", b":\t"]), VALUES, st.sampled_from(
+    [b"\r\n", b"\r\n", b"\r\n", b" \r\n", b"\n", b"\r\n ", b"\t\r\n"]
+)).map(b"".join)  # fmt: skip
+STARTS = st.sampled_from(
+    [b"HTTP/1.1 200 OK\r\n"] * 3
+    + [b"HTTP/1.1 204 \r\n", b"HTTP/1.1 304 N\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 103 E\r\n", b"HTTP/1.1 200\r\n",
+       b"HTTP/1.1 600 x\r\n", b"HTTP/1.1 200 a\0\r\n", b"HTTP/1.2 200 OK\r\n", b"HTTP/1.1 200 O\xe9 \tK\r\n"]
+)  # fmt: skip
+
+
+@given(STARTS, st.lists(LINES, max_size=6).map(b"".join), st.sampled_from([b"GET", b"HEAD"]))
+@example(b"HTTP/1.1 200 OK\r\n", b"Connection: close\r\nDate: x\r\nKeep-Alive: a\r\nContent-Length: 5\r\n", b"GET")
+@settings(max_examples=1500)
+def test_plain_answers(start: bytes, lines: bytes, method: bytes) -> None:
+    """What is read without llhttp reads the same with it."""
+    octets = start + lines + b"\r\n"
+
+    def read() -> list[object] | None:
+        try:
+            head = parse_response(octets, method)
+        except ResponseMalformed:
+            return None
+        names = ("minor", "status", "reason", "bodiless", "connection", "length", "chunked", "dated", "keep_alive")
+        return [head.fields, head.lines, *(getattr(head, name) for name in names)]
+
+    plainly = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxyd.http.head, "_read_plainly", lambda *_: False)
+        assert read() == plainly
