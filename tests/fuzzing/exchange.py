@@ -356,8 +356,13 @@ class Machine(RuleBasedStateMachine):
 
     def end(self, origin: Origin, reset: bool) -> None:
         origin.has_ended = True
-        if origin.answer is not None:
-            origin.answer.has_ended = not reset
+        answer = origin.answer
+        if answer is not None:
+            answer.has_ended = not reset
+            if answer.kind == "until close" and not reset and len(answer.octets) <= len(answer.body):
+                # Nobody can know that there was to be more.
+                answer.body = answer.body[: len(answer.body) - len(answer.octets)]
+                answer.octets = b""
         origin.transport.reset() if reset else origin.transport.end()
 
     @precondition(lambda self: "unasked" in self.troubles and self.alive)
