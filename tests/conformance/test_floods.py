@@ -19,7 +19,7 @@ import pytest
 
 from tests.conformance.recorder import PATIENCE_S, Recorder
 from tests.support.frames import BINARY, CONTINUATION, PING, TEXT
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, until
 from tests.support.websocket import UPGRADE, Pair, pair, switching
 from tests.support.wire import Origin, Wire
 
@@ -128,6 +128,28 @@ def test_half_open(town: Town, count: int) -> None:
         town.is_served()
         town.is_modest()
     town.is_served()
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_half_open_from_one_address(start, own_origin: Origin, count: int) -> None:
+    """With limits.perClient one address holds no more than its share of connections, however many it makes."""
+    own_origin.answer_all()
+    rules = [{"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}]
+    proxy = start(rules=rules, limits={"perClient": 100}, timeouts={"header": 600}, log={"access": None})
+    descriptors, memory = proxy.descriptors(), proxy.memory()
+    with contextlib.ExitStack() as stack:
+        for number in range(count):
+            flood = stack.enter_context(socket.socket())
+            flood.bind(("127.0.0.2", 0))
+            flood.settimeout(PATIENCE_S)
+            flood.connect(("127.0.0.1", proxy.port))
+            if number % 100 == 99:
+                with proxy.connect() as ordinary:
+                    ordinary.request("GET", "/")
+                    assert ordinary.read_message().status == 200
+        until(lambda: proxy.descriptors() <= descriptors + 100 + 8)
+        assert proxy.memory() - memory < SLACK
+    until(lambda: proxy.descriptors() <= descriptors + 8)
 
 
 @pytest.mark.parametrize("count", COUNTS)
