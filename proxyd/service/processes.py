@@ -133,6 +133,7 @@ class Processes:
 
     @ivar alive: those that there are.
     @ivar before: what those have counted that there are no more.
+    @ivar count: how many are to serve.
     @ivar places: how many there may be at once.
     """
 
@@ -146,14 +147,14 @@ class Processes:
     ) -> None:
         """
         @param count: how many are to serve.
-        @param join: makes one that is ready serve as the others do.
+        @param join: makes one that is ready serve as the others do, and says L{serves}.
         @param failed: called when none can be started at all.
         """
         self.alive: list[WorkerProcess] = []
         self.before = Counts()
         self.places = count * PLACES_EACH
         self._reactor = reactor
-        self._count = count
+        self.count = count
         self._environment = environment
         self._join = join
         self._failed = failed
@@ -187,8 +188,8 @@ class Processes:
         """
         self._sockets = list(sockets)
         self._looking = self._reactor.callLater(LOOK_S, self._look)
-        log.info("{count} workers are started", count=self._count)
-        return gatherResults([self._begin() for _ in range(self._count)]).addCallback(lambda _: None)
+        log.info("{count} workers are started", count=self.count)
+        return gatherResults([self._begin() for _ in range(self.count)]).addCallback(lambda _: None)
 
     def _begin(self) -> Deferred[bool]:
         """Start one worker; fires with whether it serves."""
@@ -217,12 +218,13 @@ class Processes:
                 ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: worker.link)
             )
         joining = worker.ready.addCallback(lambda _: self._join(worker))
-        return joining.addCallbacks(self._joined, self._not_begun, (worker,), {}, (worker,))
+        return joining.addCallbacks(lambda _: True, self._not_begun, errbackArgs=(worker,))
 
-    def _joined(self, _: None, worker: WorkerProcess) -> bool:
-        worker.state = State.SERVING
+    def serves(self, worker: WorkerProcess) -> None:
+        """A worker accepts."""
+        if worker.state is State.STARTING:
+            worker.state = State.SERVING
         self._has_served = True
-        return True
 
     def _not_begun(self, failure: Failure, worker: WorkerProcess) -> bool:
         failure.trap(CallFailed, ConnectionDone)
@@ -270,7 +272,7 @@ class Processes:
         @return: whether one is missing.
         """
         expected = sum(one.state is not State.DRAINING for one in self.alive) + len(self._waiting)
-        if expected >= self._count:
+        if expected >= self.count:
             return False
 
         def begin() -> None:

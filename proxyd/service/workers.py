@@ -125,21 +125,32 @@ class Workers:
         return self._processes.start([port.socket for port in self.ports])  # type: ignore[attr-defined]
 
     def _join(self, worker: WorkerProcess) -> Deferred[None]:
-        """Have a worker serve as the others do; nothing changes meanwhile."""
-        return self._changing.run(lambda: Deferred.fromCoroutine(self._have_join(worker)))
+        """Have a worker serve as the others do."""
+        return Deferred.fromCoroutine(self._have_join(worker))
 
     async def _have_join(self, worker: WorkerProcess) -> None:
+        config = self._config
+        # Not under the lock: thousands of rules take seconds to read.
         await worker.link.call(
             "start",
-            text=self._config.text,
-            path=self._config.source,
-            processes=self._config.workers,
+            text=config.text,
+            path=config.source,
+            processes=self._processes.count,
             place=worker.place,
             places=self._processes.places,
             listeners=[address_to(one) for one in self._listeners()],
         )
-        await self._give_rules(worker)
-        await worker.link.call("accept")
+        await self._changing.acquire()
+        try:
+            if self._config is not config:
+                await worker.link.call("prepare", text=self._config.text, path=self._config.source)
+                await worker.link.call("take")
+            await self._give_rules(worker)
+            await worker.link.call("accept")
+            # Before anything else changes, lest this one be left out.
+            self._processes.serves(worker)
+        finally:
+            self._changing.release()
 
     def restart(self) -> int:
         """Replace all workers, one after the other; returns how many, 0 if that cannot be done now."""

@@ -171,6 +171,25 @@ def test_crash(pair: Proxy, own_origin: Origin) -> None:
         assert wire.read_message().status == 200
 
 
+def test_changes_while_joining(start: Callable[..., Proxy]) -> None:
+    """A worker that joins while rules change and the file is read again has all of it."""
+    config = {"workers": 2, "admin": ADMIN, "store": "memory:"}
+    proxy = start(**config)
+    made = proxy.admin.add(pattern="^/", target="http://127.0.0.1:1")
+    before = pids(proxy)
+    proxy.process.send_signal(signal.SIGUSR2)
+    while not proxy.output.text.count("all workers are replaced"):
+        changed = proxy.admin.call("PATCH", f"/api/rules/{made['id']}/toggle").json
+        proxy.reload({**config, "timeouts": {"drain": 3}})
+    until(lambda: not pids(proxy) & before)
+    expected = 502 if changed["enabled"] else 404
+    with ExitStack() as stack:
+        wires = [stack.enter_context(proxy.connect()) for _ in range(12)]
+        for wire in wires:
+            wire.request("GET", "/")
+        assert Counter(wire.read_message().status for wire in wires) == {expected: 12}
+
+
 def test_crashes_back_off(pair: Proxy) -> None:
     """One that dies soon is replaced later and later."""
     for _ in range(3):
