@@ -196,9 +196,13 @@ class TokenDocument(Document):
     """A token, as users write it."""
 
     name: Annotated[str, AfterValidator(_name)]
+    """What logs and the history call who has it."""
     token: Annotated[str, AfterValidator(check_token)] | None = Field(default=None, repr=False)
+    """Itself: at least 16 visible ASCII characters."""
     sha256: Annotated[str, AfterValidator(_digest)] | None = Field(default=None, repr=False)
+    """Its SHA-256 digest: 64 hexadecimal digits."""
     file: Annotated[str, AfterValidator(_file)] | None = None
+    """A file that holds it."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> TokenDocument:
@@ -230,7 +234,9 @@ class BasicDocument(Document):
     """User names and passwords, as users write it."""
 
     htpasswd: Annotated[str, AfterValidator(_file)]
+    """A file of users, as C{htpasswd -B} makes it."""
     pass_on: bool = Field(default=False, alias="pass")
+    """Send C{Authorization} on."""
 
 
 class BearerDocument(Document):
@@ -246,23 +252,31 @@ class BearerDocument(Document):
         Field(min_length=1, repr=False),
         AfterValidator(distinct_names),
     ]
+    """The tokens that are good: mappings, or the tokens themselves."""
     pass_on: bool = Field(default=False, alias="pass")
+    """Send C{Authorization} on."""
 
 
 class ForwardDocument(Document):
     """A server to ask, as users write it."""
 
     url: Annotated[str, AfterValidator(_url)]
+    """The server to ask: C{http}, C{https} or C{http+unix}; it may have a query."""
     headers: Annotated[list[str], AfterValidator(_field_names)] = []
+    """Names of fields of its answer that the target gets."""
     pass_on: bool = Field(default=False, alias="pass")
+    """Of no effect: C{Authorization} goes on in any case."""
 
 
 class AuthDocument(Document):
     """How requests are authenticated, as users write it: exactly one of these."""
 
     basic: BasicDocument | None = None
+    """User names and passwords."""
     bearer: BearerDocument | None = None
+    """Tokens."""
     forward: ForwardDocument | None = None
+    """Another server is asked about each request."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> AuthDocument:

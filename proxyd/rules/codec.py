@@ -224,9 +224,13 @@ _Headers = Annotated[
 
 class _TLS(Document):
     ca: FileName | None = None
+    """A PEM file to trust in place of the system's authorities."""
     certificate: FileName | None = None
+    """Our own certificate, a PEM file that may hold the key, too."""
     key: FileName | None = None
+    """Its key, a PEM file."""
     server_name: Annotated[str, AfterValidator(_one_line)] | None = None
+    """The name to send as SNI and to expect, in place of the target's host."""
 
     @model_validator(mode="after")
     def _key_has_certificate(self) -> _TLS:
@@ -239,24 +243,33 @@ class ProxyTLSDocument(Document):
     """TLS to a proxy, as users write it."""
 
     ca: FileName | None = None
+    """A PEM file to trust in place of the system's authorities."""
     verify: bool = True
+    """Verify the proxy's certificate and its name."""
     certificate: FileName | None = None
+    """Our own certificate, a PEM file that may hold the key, too."""
     key: FileName | None = None
+    """Its key, a PEM file."""
 
 
 class ProxyDocument(Document):
     """A proxy, as users write it where a URL does not say enough."""
 
     url: Annotated[str, AfterValidator(_valid_proxy_url)]
+    """Its URL: C{http}, C{https}, C{socks4}, C{socks4a}, C{socks5} or C{socks5h}."""
     headers: Annotated[dict[str, str], AfterValidator(_valid_connect_headers)] = {}
+    """Fields of the CONNECT request."""
     no_proxy: list[Annotated[str, AfterValidator(_valid_exemption)]] = []
+    """Hosts, addresses and blocks that are reached without it."""
     tls: ProxyTLSDocument | None = None
+    """TLS to this proxy, in place of C{outbound.tls}."""
 
 
 class PacDocument(Document):
     """A proxy auto-config script, as users write it."""
 
     pac: Annotated[str, AfterValidator(_valid_pac)]
+    """A proxy auto-config script: its file, or its C{http} or C{https} URL."""
 
     @model_validator(mode="before")
     @classmethod
@@ -324,41 +337,69 @@ def _mapping_from_proxy(proxy: Proxy | None) -> str | dict[str, Any] | None:
 
 class _Timeouts(Document):
     connect: Duration | None = None
+    """To reach the origin server."""
     response: Duration | None = None
+    """From the request's last octet to the answer's head."""
     body: Duration | None = None
+    """The longest silence of a side that is waited for."""
     websocket_idle: Duration | None = None
+    """A WebSocket without data and pongs."""
 
 
 class _Limits(Document):
     body: Size | None = None
+    """Octets of a request's body."""
     rate: RateField = None
+    """Requests of a client's address, such as C{10/s}; C{none} is no limit."""
 
 
 class RuleDocument(Document):
     """A rule as users write it (the reference is its documentation)."""
 
     id: Annotated[str, AfterValidator(_id)] | None = None
+    """What logs call it: letters, digits, dots, underscores and hyphens; C{static-<index>} by default."""
     name: Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_one_line)]
+    """For people."""
     pattern: Annotated[str, AfterValidator(_valid_pattern)]
+    """What the path must match: an ECMAScript regular expression."""
     hosts: Annotated[_Hosts, Field(min_length=1, max_length=MAX_MEMBERS), AfterValidator(_compiled_hosts)] | None = None
+    """Globs for the request's host without its port."""
     target: Annotated[str, AfterValidator(_valid_target)]
+    """The origin server: C{http}, C{https}, C{ws}, C{wss} or C{http+unix}; its path is a prefix."""
     rewrite: str | None = None
+    """The whole new path, such as C{/v2/$1}; without it the path goes on as it came."""
     change_origin: bool = False
+    """C{Host}, and an C{Origin} that is there, become the target's."""
     origins: Annotated[_Origins, Field(min_length=1, max_length=MAX_MEMBERS)] | None = None
+    """The C{Origin} values that may open a WebSocket; C{null} is any."""
     secure: bool = True
+    """Verify the target's certificate and its name."""
     ws: bool = True
+    """Take WebSocket upgrades."""
     headers: _Headers = {}
+    """Fields to set on the request to the target; C{null} removes."""
     public_routes: _Routes | None = None
+    """Globs of paths that need no authentication, for all methods or by method."""
     auth: AuthField = None
+    """Who may ask, in place of the service's; C{none} is anybody."""
     enabled: bool = True
+    """A rule that is not matches nothing."""
     order: Annotated[int, Field(ge=-MAX_ORDER, le=MAX_ORDER)] | None = None
+    """The place among the rules that change at run time."""
     base: Annotated[str, AfterValidator(_one_line)] | None = None
+    """Put C{<base href="…">} first into the C{<head>} of pages."""
     relative_paths: bool = False
+    """Make root-relative URLs in pages relative."""
     proxy: ProxyField = None
+    """How the target is reached, in place of C{outbound.proxy}."""
     tls: _TLS = _TLS()
+    """TLS to the target."""
     endpoint: Annotated[str, AfterValidator(_one_line)] | None = None
+    """A Twisted client endpoint string to connect with."""
     timeouts: _Timeouts = _Timeouts()
+    """In place of the service's."""
     limits: _Limits = _Limits()
+    """In place of the service's."""
 
     @field_validator("rewrite")
     @classmethod

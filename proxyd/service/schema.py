@@ -89,12 +89,16 @@ _File = Annotated[FileName, BeforeValidator(_plain)]
 
 class _ListenerTLS(Document):
     certificates: Annotated[list[_File], Field(min_length=1)]
+    """PEM files, each with a certificate, its chain and its key; chosen by SNI, else the first."""
     client_ca: _File | None = Field(default=None, alias="clientCA")
+    """A PEM file: clients must have a certificate of one of these authorities."""
 
 
 class ListenerDocument(Document):
     endpoint: _Endpoint
+    """A Twisted server endpoint string, without TLS."""
     tls: _ListenerTLS | None = None
+    """TLS on it."""
 
 
 _Listen = Annotated[
@@ -107,36 +111,58 @@ _TIMEOUTS, _LIMITS, _LOG = Timeouts(), Limits(), Log()
 
 class _Timeouts(Document):
     header: _Seconds = _TIMEOUTS.header
+    """Until a request's head is whole."""
     body: _Seconds = _TIMEOUTS.body
+    """The longest silence of a side that is waited for."""
     connect: _Seconds = _TIMEOUTS.connect
+    """To reach the origin server: its name, TCP and TLS; and to wait for a free connection."""
     response: _Seconds = _TIMEOUTS.response
+    """From the request's last octet to the answer's head."""
     keep_alive: _Seconds = _TIMEOUTS.keep_alive
+    """A client's connection without a request."""
     websocket_idle: _Seconds = _TIMEOUTS.websocket_idle
+    """A WebSocket without data and pongs."""
     websocket_ping: _Seconds = _TIMEOUTS.websocket_ping
+    """Between pings of proxyd's own."""
     drain: _Seconds = _TIMEOUTS.drain
+    """From C{SIGTERM} until what is left is cut off."""
 
 
 class _Limits(Document):
     connections: Annotated[_Count, Field(ge=1)] = _LIMITS.connections
+    """Clients' connections, WebSockets included."""
     per_client: Annotated[_Count, Field(ge=0)] = _LIMITS.per_client
+    """Requests and WebSockets of one client's address at once."""
     per_host: Annotated[_Count, Field(ge=1)] = _LIMITS.per_host
+    """Connections to one origin server by one way, WebSockets excepted."""
     header: Annotated[_Count, Field(ge=MIN_HEAD)] = _LIMITS.header
+    """Octets of a request's head."""
     response_header: Annotated[_Count, Field(ge=MIN_HEAD)] = _LIMITS.response_header
+    """Octets of an answer's head, its C{1xx} included."""
     uri: Annotated[_Count, Field(ge=MIN_URI)] = _LIMITS.uri
+    """Octets of a request-target."""
     body: Annotated[_Count, Field(ge=0)] = _LIMITS.body
+    """Octets of a request's body."""
     max_message: Annotated[_Count, Field(ge=0)] = _LIMITS.max_message
+    """Octets of a WebSocket message on the wire."""
     rate: Annotated[RateField, BeforeValidator(_plain)] = None
+    """Requests of a client's address: C{10/s}, C{100/m} or C{1000/h}."""
 
 
 class _Log(Document):
     access: _File | None = _LOG.access
+    """A file; C{-} is standard output, C{null} no log."""
     format: Annotated[Literal["combined", "json"], BeforeValidator(_plain)] = _LOG.format
+    """How a line is written."""
     query: bool = _LOG.query
+    """Whether query strings are written."""
 
 
 class _Outbound(Document):
     proxy: Annotated[ProxyField, BeforeValidator(_plain)] = None
+    """How targets are reached by rules that do not say so themselves: C{direct}, C{env} or a proxy."""
     tls: ProxyTLSDocument = ProxyTLSDocument()
+    """TLS to proxies."""
 
 
 def _base(text: str) -> str:
@@ -160,31 +186,52 @@ def _store(text: str) -> str:
 
 class _AdminToken(TokenDocument):
     role: Literal["read", "write"]
+    """What the token is good for."""
 
 
 class _Admin(Document):
     listen: list[_Listen] = []
+    """Where the admin API listens; empty is nowhere."""
     base: Annotated[_Text, AfterValidator(_base)] = "/"
+    """The path that all of it is under."""
     tokens: Annotated[list[_AdminToken], AfterValidator(distinct_names)] = []
+    """Who may call."""
     hosts: list[Annotated[_Text, Field(min_length=1)]] = []
+    """Values of C{Host} that are answered besides the listener's own and loopback names."""
     variables: list[Annotated[_Text, AfterValidator(_variable_glob)]] = []
+    """Globs of the variables that rules which change at run time may name."""
     allow: list[Literal["endpoint", "http+unix", "files", "pac"]] = []
+    """What else rules that change at run time may hold."""
     metrics: Literal["read", "open"] = "read"
+    """C{open}: C{/metrics} needs no token."""
 
 
 class ConfigDocument(Document):
     """The file as users write it (the reference is its documentation); its rules are read one by one."""
 
     listen: Annotated[list[_Listen], Field(min_length=1)]
+    """Where clients connect."""
     admin: _Admin = _Admin()
+    """Where rules are changed at run time."""
     store: Annotated[_Text, AfterValidator(_store)] | None = None
+    """Where rules that change at run time are kept: C{sqlite:FILE}, C{postgresql://…} or C{memory:}."""
     workers: Annotated[int | Literal["auto"], BeforeValidator(_workers), BeforeValidator(_number)] = 1
+    """How many processes serve, at most 256; C{auto} is one for each processor."""
     outbound: _Outbound = _Outbound()
+    """How targets are reached."""
     auth: AuthField = None
+    """Who may ask; without it anybody."""
     timeouts: _Timeouts = _Timeouts()
+    """Seconds; 0 is never."""
     limits: _Limits = _Limits()
+    """Numbers and octets; 0 is no limit."""
     trusted_proxies: list[Annotated[_Text, AfterValidator(_network)]] = []
+    """Whose forwarding fields are believed: addresses, networks, C{unix} for UNIX sockets."""
     forwarded: bool = False
+    """Send Forwarded (RFC 7239), too."""
     traceparent: bool = False
+    """Give requests a trace that have none."""
     log: _Log = _Log()
+    """The access log."""
     rules: list[Any] = []
+    """The rules, in matching order."""
