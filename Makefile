@@ -1,7 +1,8 @@
 # make run     a proxy to look at, on http://127.0.0.1:8080/
 # make test    all tests
+# make docs    the documentation as a site, in build/docs
 # make fuzz    one fuzz target for some time: make fuzz TARGET=channel MINUTES=30
-# Both set up what they need, in .venv and from the package registries.
+# All set up what they need, in .venv and from the package registries.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ CONFIG := etc/demo.yaml
 TARGET := channel
 MINUTES := 1
 
-.PHONY: run test lint soak fuzz bench clean
+.PHONY: run test lint docs soak fuzz bench clean
 
 # Ctrl-C goes to both processes; the first one ignores it and is ended when the proxy has ended.
 run: $(VENV)/installed
@@ -20,9 +21,13 @@ run: $(VENV)/installed
 test: $(VENV)/installed-for-tests tests/peers/installed
 	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
-lint: $(VENV)/installed-for-tests
+lint: $(VENV)/installed-for-tests docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# A link that leads nowhere, or to no heading, is an error.
+docs: $(VENV)/installed-for-docs
+	$(BIN)/sphinx-build -q -E -W --keep-going -b html docs build/docs
 
 soak: $(VENV)/installed-for-tests tests/peers/installed
 	$(BIN)/python -m pytest -m soak
@@ -35,7 +40,7 @@ bench: $(VENV)/installed-for-tests tests/peers/installed
 	$(BIN)/python bench/http.py
 
 clean:
-	rm -rf $(VENV) tests/peers/node_modules tests/peers/installed
+	rm -rf $(VENV) build/docs tests/peers/node_modules tests/peers/installed
 
 # Debian has venv in a package of its own.
 $(VENV)/bin/python:
@@ -49,6 +54,10 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/installed-for-tests: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,lint]'
+	@touch $@
+
+$(VENV)/installed-for-docs: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 $(VENV)/installed-for-fuzzing: $(VENV)/installed-for-tests
