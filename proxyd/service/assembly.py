@@ -6,11 +6,9 @@ import os
 from collections import Counter
 from typing import Any
 
-from twisted.internet.interfaces import IReactorPluggableNameResolver
-
 from proxyd.control.auth.passwords import HashingThreads, PasswordChecks
+from proxyd.interfaces import IRuleStore
 from proxyd.outbound.guard import Guard
-from proxyd.outbound.names import Names
 from proxyd.rules.table import RuleTable
 from proxyd.service.config import load
 from proxyd.service.lifecycle import ProxyService
@@ -29,12 +27,14 @@ def make_snapshot(reactor: Any, file: str) -> Snapshot:
     return Snapshot(config, RuleTable(config.rules), os.environ, upstreams, passwords)
 
 
-def make_service(reactor: Any, file: str) -> ProxyService:
+def make_service(reactor: Any, file: str, store: IRuleStore | None = None) -> ProxyService:
     """
     The service that a configuration file describes.
 
     Mount your own Resources beside the rules with C{service.resource.putChild}.
-    From now on the reactor looks all names up with L{Names}.
+
+    @param store: where rules that change at run time are kept, in place of what the file says.
+    From now on the reactor looks all names up with L{proxyd.outbound.names.Names}.
 
     @raise proxyd.errors.ConfigError: everything that is wrong with the file.
     """
@@ -42,6 +42,4 @@ def make_service(reactor: Any, file: str) -> ProxyService:
     def load_again() -> Any:
         return load(file, os.environ)
 
-    if IReactorPluggableNameResolver.providedBy(reactor):
-        reactor.installNameResolver(Names(reactor))
-    return ProxyService(reactor, load_again(), os.environ, load_again)
+    return ProxyService(reactor, load_again(), os.environ, load_again, store)

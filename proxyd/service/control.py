@@ -37,6 +37,7 @@ from proxyd.control.settings import AdminToken
 from proxyd.control.store.opening import store_for
 from proxyd.errors import ConfigError, Problem
 from proxyd.forward.site import ProxySite
+from proxyd.interfaces import IRuleStore
 from proxyd.service.listening import Certificates, ServerTLS, listen, only_ours
 from proxyd.service.serving import opened
 from proxyd.service.settings import Config, Listener
@@ -110,8 +111,11 @@ class ControlPlane:
         config: Config,
         environment: Mapping[str, str],
         service: Service,
+        store: IRuleStore | None = None,
     ) -> None:
         """
+        @param store: where the rules are kept, in place of what the configuration says.
+
         @raise ConfigError: the file of a token or of TLS cannot be read.
         """
         self.ports: list[IListeningPort] = []
@@ -121,7 +125,8 @@ class ControlPlane:
         self._started = time.time()
         self._started_at: float = reactor.seconds()
         permissions = Permissions(config.admin)
-        store = store_for(reactor, config.store, config.store_folder)
+        if store is None:
+            store = store_for(reactor, config.store, config.store_folder)
         self.rulebook = Rulebook(reactor, store, permissions, config.base, service.use_rules)
         self._rules_api = RulesAPI(self.rulebook, permissions, lambda: service.config.rules, environment)
         self._access = Access(config.admin, reactor)

@@ -29,6 +29,7 @@ from proxyd.control.counts import Counts
 from proxyd.control.rulebook import DynamicRule
 from proxyd.errors import ConfigError, Problem, StoreError
 from proxyd.forward.site import ProxySite
+from proxyd.interfaces import IRuleStore
 from proxyd.service.control import ControlPlane, Read
 from proxyd.service.resource import RulesResource
 from proxyd.service.serving import Serving
@@ -78,10 +79,16 @@ class ProxyService(Service):
     name = "proxyd"
 
     def __init__(
-        self, reactor: Any, config: Config, environment: Mapping[str, str], load: Callable[[], Config]
+        self,
+        reactor: Any,
+        config: Config,
+        environment: Mapping[str, str],
+        load: Callable[[], Config],
+        store: IRuleStore | None = None,
     ) -> None:
         """
         @param load: reads the configuration again.
+        @param store: where rules that change at run time are kept, in place of what the configuration says.
 
         @raise ConfigError: a certificate or the access log cannot be opened.
         """
@@ -106,7 +113,7 @@ class ProxyService(Service):
             )
         else:
             self._servers = Serving(reactor, config, environment, self._listeners)
-        self.control = ControlPlane(reactor, config, environment, self)
+        self.control = ControlPlane(reactor, config, environment, self, store)
 
     # What programs that embed it may use
 

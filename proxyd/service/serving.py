@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorPluggableNameResolver
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -27,6 +27,7 @@ from proxyd.forward.record import Record
 from proxyd.forward.site import ProxySite
 from proxyd.interfaces import IAccessLog
 from proxyd.outbound.guard import Guard
+from proxyd.outbound.names import Names
 from proxyd.rules.auth import files_of
 from proxyd.rules.model import Rule
 from proxyd.rules.table import RuleTable
@@ -101,6 +102,8 @@ class Serving:
 
         @raise ConfigError: a certificate or the access log cannot be opened.
         """
+        if IReactorPluggableNameResolver.providedBy(reactor):
+            reactor.installNameResolver(Names(reactor))
         self._processes = processes
         self.config = config = fitted(config, processes)
         self.ports: list[IListeningPort] = []

@@ -79,8 +79,9 @@ def names() -> Iterator[NameServer]:
 def site(start, names: NameServer, own_origin: Origin) -> Callable[..., Proxy]:
     """Start a proxy for which C{/NAME/} is on the test's origin server, at C{NAME.names.test}."""
 
-    def site(*rules: str, connect: float, **options: object) -> Proxy:
+    def site(*rules: str, connect: float, workers: int = 1, **options: object) -> Proxy:
         return start(
+            workers=workers,
             rules=[
                 {"name": name, "id": name, "pattern": f"^/{name}/",
                  "target": f"http://{name}.names.test:{own_origin.port}", **options}
@@ -148,6 +149,22 @@ def test_silent_name_server(site, names: NameServer, own_origin: Origin) -> None
             assert (answer.status, answer.get("Proxy-Status")) == (504, "proxyd; error=dns_timeout")
     for name in SILENT:
         told(proxy, name, rf"origin dns_timeout: {name}\.names\.test:\d+ could not be resolved in 3 s", 5)
+
+
+def test_silent_with_workers(site, names: NameServer, own_origin: Origin) -> None:
+    """So it is in each worker."""
+    proxy = site(*SILENT, "good", connect=3, workers=2)
+    own_origin.answer_all()
+    names.addresses["good.names.test"] = "127.0.0.1"
+    with contextlib.ExitStack() as stack:
+        for name in SILENT * 2:
+            stack.enter_context(proxy.connect()).request("GET", f"/{name}/")
+        names.wait_for(len(SILENT))
+        with contextlib.ExitStack() as others:
+            for client in [others.enter_context(proxy.connect()) for _ in range(8)]:
+                client.request("GET", "/good/")
+                assert client.read_message().body == b"ok"
+        proxy.output.wait_for("origin dns_timeout: ", 2 * len(SILENT))
 
 
 def test_silent_behind_a_proxy(site, names: NameServer, own_origin: Origin) -> None:
