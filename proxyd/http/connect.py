@@ -19,7 +19,8 @@ MAX_REFUSAL_BODY = 4 * 1024
 """The most octets that are kept of what a proxy says when it refuses."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
-_FIELD = re.compile(rb"([^:]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
+_FIELD = re.compile(rb"([!-9;-~]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+"""A line that is none, or that would not be one line wherever it is shown, is left out: nothing depends on it."""
 
 
 class Malformed(ValueError):

@@ -80,6 +80,16 @@ def test_refused() -> None:
     assert len(one.body) == MAX_REFUSAL_BODY
 
 
+def test_challenges_are_one_line() -> None:
+    """What a proxy says is shown to people, in logs too: a value with a control in it is left out."""
+    one = handshake()
+    one.receive(
+        b"HTTP/1.1 407 No\r\nProxy-Authenticate: a\nb\r\n"
+        b"Proxy-Authenticate: \x1b[1m\r\nproxy-authenticate:\tBasic \r\n\r\n"
+    )
+    assert one.challenges() == ["Basic"]
+
+
 @pytest.mark.parametrize(
     "reply",
     [
