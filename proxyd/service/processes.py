@@ -96,6 +96,11 @@ class WorkerProcess(ProcessProtocol):
         }
         self.link = Link(calls, lambda: None)
 
+    def serves(self) -> None:
+        """It accepts, unless it was sent SIGTERM meanwhile."""
+        if self.state is State.STARTING:
+            self.state = State.SERVING
+
     def _is_ready(self) -> None:
         self.ready.callback(None)
 
@@ -220,11 +225,9 @@ class Processes:
         joining = worker.ready.addCallback(lambda _: self._join(worker))
         return joining.addCallbacks(lambda _: True, self._not_begun, errbackArgs=(worker,))
 
-    def serves(self, worker: WorkerProcess) -> None:
-        """A worker accepts."""
-        if worker.state is State.STARTING:
-            worker.state = State.SERVING
+    def _joined(self, _: None, worker: WorkerProcess) -> bool:
         self._has_served = True
+        return worker.state is State.SERVING
 
     def _not_begun(self, failure: Failure, worker: WorkerProcess) -> bool:
         failure.trap(CallFailed, ConnectionDone)

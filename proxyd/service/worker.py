@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText, globalLogBeginner
@@ -111,6 +111,8 @@ class Worker:
         return self._serving.use_rules(self._rulebook.rules)
 
     def _accept(self) -> Deferred[None]:
+        if self._ending:
+            return succeed(None)
         self._share.count(self._serving.site, True)
         return self._serving.start()
 

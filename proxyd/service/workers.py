@@ -140,17 +140,10 @@ class Workers:
             places=self._processes.places,
             listeners=[address_to(one) for one in self._listeners()],
         )
-        await self._changing.acquire()
-        try:
-            if self._config is not config:
-                await worker.link.call("prepare", text=self._config.text, path=self._config.source)
-                await worker.link.call("take")
-            await self._give_rules(worker)
-            await worker.link.call("accept")
-            # Before anything else changes, lest this one be left out.
-            self._processes.serves(worker)
-        finally:
-            self._changing.release()
+        await self._give_rules(worker)
+        await worker.link.call("accept")
+        # Here and not later: whoever waits for the lock gives the next rules to all that serve.
+        worker.serves()
 
     def restart(self) -> int:
         """Replace all workers, one after the other; returns how many, 0 if that cannot be done now."""

@@ -7,8 +7,10 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import psutil
@@ -18,6 +20,9 @@ from tests.support.admin import TOKENS
 from tests.support.certificates import Authority, client_context
 from tests.support.proxy import PATIENCE_S, Proxy, until
 from tests.support.wire import Message, Origin, Wire
+
+JOINING_S = 3.0
+"""Seconds until a worker that has been started is ready to be told what to serve."""
 
 ADMIN = {"listen": ["tcp:0:interface=127.0.0.1"], "tokens": TOKENS}
 
@@ -329,3 +334,29 @@ def test_stopped_worker_holds_nobody_up(pair: Proxy, own_origin: Origin) -> None
             wire.request("GET", "/", "Connection: close")
             assert wire.read_message().status == 200
     os.kill(victim, signal.SIGCONT)
+
+
+def test_rule_made_while_one_joins(start: Callable[..., Proxy], own_origin: Origin) -> None:
+    """A rule that is made while a worker joins is that one's, too."""
+    pair = start(workers=2, admin=ADMIN, store="memory:", rules=[])
+    admin = pair.admin
+    victim, stopped = sorted(pids(pair))
+    os.kill(stopped, signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as threads:
+        # It waits for the one that is stopped, the worker that joins for it, and the next rule for both.
+        first = threads.submit(admin.call, "POST", "/api/rules", {"name": "1", "pattern": "^/1", "target": "http://a"})
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: bool(pids(pair) - {victim, stopped}))
+        sleep(JOINING_S)
+        document = {"id": "late", "name": "late", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}
+        second = threads.submit(admin.call, "POST", "/api/rules", document)
+        os.kill(stopped, signal.SIGCONT)
+        assert first.result().status == second.result().status == 201
+    until(lambda: states(pair) == ["serving", "serving"])
+    own_origin.answer_all()
+    ways: Counter[int] = Counter()
+    for _ in range(40):
+        with pair.connect() as wire:
+            wire.request("GET", "/", "Connection: close")
+            ways[wire.read_message().status] += 1
+    assert ways == {200: 40}
