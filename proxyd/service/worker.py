@@ -31,7 +31,7 @@ from proxyd.service.config import parse
 from proxyd.service.link import Link
 from proxyd.service.proxy_protocol import PREFIX
 from proxyd.service.serving import Prepared, Serving
-from proxyd.service.settings import Listener
+from proxyd.service.settings import Listener, ListenerTLS
 from proxyd.service.sharing import Share, SharedSocket, Tally
 
 log = Logger()
@@ -81,17 +81,27 @@ class Worker:
     # Life
 
     def _start(
-        self, text: str, path: str, processes: int, place: int, places: int, listeners: list[list[Any]]
+        self,
+        text: str,
+        path: str,
+        processes: int,
+        listen: list[tuple[str, tuple[list[str], str | None] | None]],
+        admin: Mapping[str, list[str]],
+        place: int,
+        places: int,
+        listeners: list[list[Any]],
     ) -> None:
         """
         Make everything ready, but accept nobody.
 
         @param text: the configuration.
         @param processes: among how many the limits are divided.
+        @param listen: the endpoint of each socket, and its TLS, whatever the configuration says of it by now.
+        @param admin: likewise, what rules of the store may hold.
         @param listeners: the addresses that the service listens on.
         """
         config = parse(text, path, self._environment)
-        config = replace(config, listen=tuple(map(_shared, config.listen)))
+        config = replace(config, listen=tuple(_shared(endpoint, tls) for endpoint, tls in listen))
         own = [address_from(one) for one in listeners]
         self._share = Share(self._reactor, Tally(TALLY, places), place)
         self._serving = Serving(
@@ -103,7 +113,7 @@ class Worker:
 
         self._serving.listen([SharedSocket(self._reactor, one, opened) for one in self._sockets])
         self._rulebook = Rulebook(
-            self._reactor, MemoryStore(), Permissions(config.admin), config.base, self._use_rules
+            self._reactor, MemoryStore(), Permissions(replace(config.admin, **admin)), config.base, self._use_rules
         )
         self._is_started = True
 
@@ -192,12 +202,16 @@ class Worker:
         return self._serving.connections.close_rule(rule_id, code, spread_s)
 
 
-def _shared(listener: Listener) -> Listener:
-    """The listener as it is in a worker: what systemd has handed over is a socket like any other here."""
-    plain = listener.endpoint.removeprefix(PREFIX)
-    if plain.partition(":")[0] != "systemd":
-        return listener
-    return replace(listener, endpoint=listener.endpoint[: -len(plain)] + "tcp:0")
+def _shared(endpoint: str, tls: tuple[list[str], str | None] | None) -> Listener:
+    """
+    The listener as it is in a worker: what systemd has handed over is a socket like any other here.
+
+    @param tls: the files of certificates, and of the clients' authority.
+    """
+    plain = endpoint.removeprefix(PREFIX)
+    if plain.partition(":")[0] == "systemd":
+        endpoint = endpoint[: -len(plain)] + "tcp:0"
+    return Listener(endpoint, None if tls is None else ListenerTLS(tuple(tls[0]), tls[1]))
 
 
 def address_to(address: IAddress) -> list[Any]:

@@ -47,6 +47,19 @@ class _Prepared(NamedTuple):
     snapshot: Snapshot
 
 
+def _fixed(config: Config) -> dict[str, Any]:
+    """
+    What only the service's own start reads, as JSON: a reload may have seen other things in the file since.
+
+    @param config: what the service was started with.
+    """
+    return {
+        "processes": config.workers,
+        "listen": [[one.endpoint, one.tls and [one.tls.certificates, one.tls.client_ca]] for one in config.listen],
+        "admin": {"variables": config.admin.variables, "allow": config.admin.allow},
+    }
+
+
 class _Nobody(Factory):
     """Sockets are opened with it that only workers accept from."""
 
@@ -78,7 +91,7 @@ class Workers:
         """
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
-        self._config = config
+        self._config = self._started_with = config
         self._environment = environment
         self._listeners = listeners
         self._changing = changing
@@ -133,9 +146,9 @@ class Workers:
         # Not under the lock: thousands of rules take seconds to read.
         await worker.link.call(
             "start",
-            text=config.text,
-            path=config.source,
-            processes=self._processes.count,
+            text=self._config.text,
+            path=self._config.source,
+            **_fixed(self._started_with),
             place=worker.place,
             places=self._processes.places,
             listeners=[address_to(one) for one in self._listeners()],

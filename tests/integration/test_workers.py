@@ -360,3 +360,19 @@ def test_rule_made_while_one_joins(start: Callable[..., Proxy], own_origin: Orig
             wire.request("GET", "/", "Connection: close")
             ways[wire.read_message().status] += 1
     assert ways == {200: 40}
+
+
+def test_joining_after_listen_has_changed(pair: Proxy, own_origin: Origin) -> None:
+    """A change that needs a restart does not keep workers from being replaced until then."""
+    own_origin.answer_all()
+    before = pids(pair)
+    listen = ["tcp:0:interface=127.0.0.1", "unix:further.sock"]
+    pair.reload({"listen": listen, "workers": 3, "admin": ADMIN, "store": "memory:", "rules": [rule(own_origin)]})
+    pair.output.wait_for("changes to listen and workers need a restart")
+    assert pair.admin.call("POST", "/api/restart", {}).status == 202
+    pair.output.wait_for("all workers are replaced")
+    pair.output.wait_for("worker .* has ended", 2)
+    assert not pids(pair) & before
+    with pair.connect() as wire:
+        wire.request("GET", "/")
+        assert wire.read_message().status == 200
