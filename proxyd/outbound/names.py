@@ -18,7 +18,10 @@ from typing import Any, Final, Literal, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.logger import Logger
 from zope.interface import implementer
+
+log = Logger()
 
 MAX_LOOK_UPS: Final = 100
 """Names that are looked up at once; others wait until one of these is found, or found not to be."""
@@ -84,8 +87,13 @@ class Names:
     def _start(self) -> None:
         while self._queue and self._running < MAX_LOOK_UPS:
             self._running += 1
-            # A daemon: whoever is still asking does not keep the process from ending.
-            Thread(target=self._ask, args=(self._queue.popleft(),), name="looks up a name", daemon=True).start()
+            question = self._queue.popleft()
+            try:
+                # A daemon: whoever is still asking does not keep the process from ending.
+                Thread(target=self._ask, args=(question,), name="looks up a name", daemon=True).start()
+            except RuntimeError as error:
+                log.error("{name} cannot be looked up: {error}", name=question[0], error=error)
+                self._reactor.callFromThread(self._answered, question, [])
 
     def _ask(self, question: _Question) -> None:
         """In the thread: ask the system."""

@@ -13,13 +13,15 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorPluggableNameResolver
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText, globalLogBeginner
+from twisted.python.threadable import isInIOThread
 from zope.interface import provider
 
 from proxyd import __version__
@@ -27,6 +29,7 @@ from proxyd.control.permissions import Permissions
 from proxyd.control.rulebook import Rulebook
 from proxyd.control.store.memory import MemoryStore
 from proxyd.control.store.values import Document, RuleSet, StoredRule
+from proxyd.outbound.names import Names
 from proxyd.service.config import parse
 from proxyd.service.link import Link
 from proxyd.service.proxy_protocol import PREFIX
@@ -104,16 +107,15 @@ class Worker:
         config = replace(config, listen=tuple(_shared(endpoint, tls) for endpoint, tls in listen))
         own = [address_from(one) for one in listeners]
         self._share = Share(self._reactor, Tally(TALLY, places), place)
-        self._serving = Serving(
-            self._reactor, config, self._environment, lambda: own, processes, self._share.site
-        )
+        self._serving = Serving(self._reactor, config, self._environment, lambda: own, processes, self._share.site)
 
         def opened(port: Any) -> None:
             self._share.take_turns(port, self._serving.site)
 
         self._serving.listen([SharedSocket(self._reactor, one, opened) for one in self._sockets])
+        allowing = replace(config.admin, variables=tuple(admin["variables"]), allow=tuple(admin["allow"]))
         self._rulebook = Rulebook(
-            self._reactor, MemoryStore(), Permissions(replace(config.admin, **admin)), config.base, self._use_rules
+            self._reactor, MemoryStore(), Permissions(allowing), config.base, self._use_rules
         )
         self._is_started = True
 
@@ -247,6 +249,8 @@ def main() -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
+    if IReactorPluggableNameResolver.providedBy(reactor):
+        reactor.installNameResolver(Names(reactor))
     worker = Worker(reactor, os.environ, [socket.socket(fileno=TALLY + 1 + index) for index in range(sockets)])
 
     @provider(ILogObserver)
@@ -255,7 +259,14 @@ def main() -> None:
         if level is LogLevel.info and event.get("log_namespace") == "log_legacy":
             return  # which ports Twisted opens and closes, says the supervising process
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        worker.link.tell("log", level=level.name, namespace=event.get("log_namespace", "proxyd"), text=text)
+        tell = partial(
+            worker.link.tell, "log", level=level.name, namespace=event.get("log_namespace", "proxyd"), text=text
+        )
+        # Rules and files are read in threads, and a transport is none's but the reactor's.
+        if isInIOThread():
+            tell()
+        else:
+            reactor.callFromThread(tell)
 
     def end(*_: Any) -> None:
         reactor.callFromThread(worker.leave)

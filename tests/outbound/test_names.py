@@ -171,3 +171,43 @@ def test_limit(system: System, ask, monkeypatch: pytest.MonkeyPatch) -> None:
     system.says("2.test", [V4])
     system.says("0.test", [V4])
     assert all(one.is_complete for one in receivers)
+
+
+def test_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the system has no thread left, nobody waits for ever, and the next one who asks may be lucky."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    called: list[Any] = []
+
+    class Reactor:
+        def callFromThread(self, call: Callable[..., None], *arguments: Any) -> None:
+            called.append((call, arguments))
+
+    class Receiver:
+        completed = 0
+
+        def resolutionBegan(self, resolution: object) -> None: ...
+
+        def addressResolved(self, address: object) -> None: ...
+
+        def resolutionComplete(self) -> None:
+            self.completed += 1
+
+    looked_up = Names(Reactor(), lambda *question: [V4])
+    monkeypatch.setattr(threading.Thread, "start", start)
+    receiver: Any = Receiver()
+    looked_up.resolveHostName(receiver, "a.test")
+    call, arguments = called.pop()
+    call(*arguments)
+    assert receiver.completed == 1
+    monkeypatch.undo()
+    looked_up.resolveHostName(receiver, "a.test")
+    for _ in range(100):
+        if called:
+            break
+        threading.Event().wait(0.05)
+    call, arguments = called.pop()
+    call(*arguments)
+    assert receiver.completed == 2
