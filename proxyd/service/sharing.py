@@ -87,7 +87,8 @@ class Share:
         accept: Callable[[], Any] = port.doRead
 
         def resume() -> None:
-            if self._is_accepting and port.connected:
+            # There may be no more room by now: then whoever makes room has the port read again.
+            if self._is_accepting and site.accepts and port.connected:
                 port.startReading()
                 accept_one()
 
