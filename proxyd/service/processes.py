@@ -41,6 +41,15 @@ LOOK_S: Final = 2.0
 STUCK_S: Final = 20.0
 """Seconds after which a worker that does not answer is killed."""
 
+START_S: Final = 60.0
+"""
+Seconds after which a worker that does not serve is killed: until it is ready, and again until it has joined.
+Ten thousand rules take a sixth of it.
+"""
+
+KILL_S: Final = 2.0
+"""Seconds that a worker has to cut everything off when it is told to."""
+
 STEADY_S: Final = 10.0
 """Seconds after which a worker that dies is replaced at once; one that dies sooner, later and later."""
 
@@ -205,7 +214,24 @@ class Processes:
             self._replace(MAX_DELAY_S)
             return succeed(False)
         worker = WorkerProcess(self, place, self._reactor.seconds())
-        self.alive.append(worker)
+        try:
+            self._spawn(worker)
+        except OSError as error:
+            if not self._has_served and not self.alive:
+                raise
+            log.error("no worker can be started: {error}", error=error)
+            self._retry()
+            return succeed(False)
+        self.watch(worker, worker.ready, START_S)
+        joining = worker.ready.addCallback(lambda _: self._join(worker))
+        return joining.addCallbacks(self._joined, self._not_begun, (worker,), {}, (worker,))
+
+    def _spawn(self, worker: WorkerProcess) -> None:
+        """
+        Start its process.
+
+        @raise OSError: the system has no room for it.
+        """
         ours, theirs = socket.socketpair()
         given = {0: 0, 1: 1, 2: "r", LINK: theirs.fileno(), TALLY: self._memory}
         given.update((TALLY + 1 + index, one.fileno()) for index, one in enumerate(self._sockets))
@@ -218,12 +244,9 @@ class Processes:
                 env=_environment(self._environment),
                 childFDs=given,
             )
+            self.alive.append(worker)
             worker.pid = process.pid
-            self._reactor.adoptStreamConnection(
-                ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: worker.link)
-            )
-        joining = worker.ready.addCallback(lambda _: self._join(worker))
-        return joining.addCallbacks(lambda _: True, self._not_begun, errbackArgs=(worker,))
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: worker.link))
 
     def _joined(self, _: None, worker: WorkerProcess) -> bool:
         self._has_served = True
@@ -265,7 +288,12 @@ class Processes:
         elif lived >= STEADY_S:
             self._delay = FIRST_DELAY_S
             self._replace(0.0)
-        elif self._replace(self._delay):
+        else:
+            self._retry()
+
+    def _retry(self) -> None:
+        """Start another one, if one is missing, later each time."""
+        if self._replace(self._delay):
             self._delay = min(2 * self._delay, MAX_DELAY_S)
 
     def _replace(self, delay: float) -> bool:
@@ -292,11 +320,14 @@ class Processes:
         """See how all are; kill who does not answer."""
         self._looking = self._reactor.callLater(LOOK_S, self._look)
         for worker in self.joined:
-            looking = self._reactor.callLater(STUCK_S, self._stuck, worker)
-            worker.look().addErrback(unless_gone).addBoth(_cancel, looking)
+            self.watch(worker, worker.look().addErrback(unless_gone), STUCK_S)
 
-    def _stuck(self, worker: WorkerProcess) -> None:
-        log.error("worker {pid} has not answered for {seconds:g} s and is killed", pid=worker.pid, seconds=STUCK_S)
+    def watch(self, worker: WorkerProcess, doing: Deferred[Any], seconds: float) -> None:
+        """Kill a worker if something takes it longer than so many seconds."""
+        doing.addBoth(_cancel, self._reactor.callLater(seconds, self._stuck, worker, seconds))
+
+    def _stuck(self, worker: WorkerProcess, seconds: float) -> None:
+        log.error("worker {pid} has not answered for {seconds:g} s and is killed", pid=worker.pid, seconds=seconds)
         worker.kill()
 
     def restart(self) -> int:
@@ -335,8 +366,6 @@ class Processes:
     def drain(self) -> Deferred[None]:
         """Have all drain; fires when all have ended."""
         self._ending = True
-        if self._looking is not None and self._looking.active():
-            self._looking.cancel()
         for call in self._waiting:
             call.cancel()
         for worker in self.alive:
@@ -344,7 +373,19 @@ class Processes:
                 worker.kill()
             else:
                 worker.link.tell("drain")
-        return gatherResults([one.gone for one in self.alive]).addCallback(lambda _: os.close(self._memory))
+        # Until then it is looked at how they are: one that is stuck would keep the service from ending.
+        return gatherResults([one.gone for one in self.alive]).addCallback(self._ended)
+
+    def _ended(self, _: object) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        os.close(self._memory)
+
+    def stop_at_once(self) -> None:
+        """Have all cut off what is still open, and end."""
+        for worker in self.alive:
+            worker.link.tell("stop_at_once")
+            self._reactor.callLater(KILL_S, worker.kill)
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from proxyd.outbound.guard import Guard
 from proxyd.rules.table import RuleTable
 from proxyd.service.link import CallFailed
 from proxyd.service.listening import bind
-from proxyd.service.processes import Processes, WorkerProcess, unless_gone
+from proxyd.service.processes import START_S, Processes, WorkerProcess, unless_gone
 from proxyd.service.serving import in_force, opened
 from proxyd.service.settings import Config
 from proxyd.service.snapshot import Snapshot, Upstreams
@@ -138,8 +138,14 @@ class Workers:
         return self._processes.start([port.socket for port in self.ports])  # type: ignore[attr-defined]
 
     def _join(self, worker: WorkerProcess) -> Deferred[None]:
-        """Have a worker serve as the others do."""
-        return Deferred.fromCoroutine(self._have_join(worker))
+        """Have a worker serve as the others do; nothing changes meanwhile."""
+
+        def join() -> Deferred[None]:
+            joining = Deferred.fromCoroutine(self._have_join(worker))
+            self._processes.watch(worker, joining, START_S)
+            return joining
+
+        return self._changing.run(join)
 
     async def _have_join(self, worker: WorkerProcess) -> None:
         config = self._config
@@ -314,5 +320,4 @@ class Workers:
 
     def stop_at_once(self) -> None:
         """Have all cut off what is still open."""
-        for worker in self._processes.alive:
-            worker.link.tell("stop_at_once")
+        self._processes.stop_at_once()

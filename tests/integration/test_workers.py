@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import psutil
@@ -20,9 +20,6 @@ from tests.support.admin import TOKENS
 from tests.support.certificates import Authority, client_context
 from tests.support.proxy import PATIENCE_S, Proxy, until
 from tests.support.wire import Message, Origin, Wire
-
-JOINING_S = 3.0
-"""Seconds until a worker that has been started is ready to be told what to serve."""
 
 ADMIN = {"listen": ["tcp:0:interface=127.0.0.1"], "tokens": TOKENS}
 
@@ -41,6 +38,12 @@ def pair(start: Callable[..., Proxy], own_origin: Origin) -> Proxy:
 def pids(proxy: Proxy) -> set[int]:
     """The processes of all workers."""
     return {one.pid for one in psutil.Process(proxy.process.pid).children()}
+
+
+def is_ready(pid: int) -> bool:
+    """Whether a process has done what it does at its start, and waits."""
+    process = psutil.Process(pid)
+    return process.cpu_times().user > 0.2 and process.status() == psutil.STATUS_SLEEPING
 
 
 def states(proxy: Proxy) -> list[str]:
@@ -346,8 +349,7 @@ def test_rule_made_while_one_joins(start: Callable[..., Proxy], own_origin: Orig
         # It waits for the one that is stopped, the worker that joins for it, and the next rule for both.
         first = threads.submit(admin.call, "POST", "/api/rules", {"name": "1", "pattern": "^/1", "target": "http://a"})
         os.kill(victim, signal.SIGKILL)
-        until(lambda: bool(pids(pair) - {victim, stopped}))
-        sleep(JOINING_S)
+        until(lambda: any(map(is_ready, pids(pair) - {victim, stopped})))
         document = {"id": "late", "name": "late", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}
         second = threads.submit(admin.call, "POST", "/api/rules", document)
         os.kill(stopped, signal.SIGCONT)
@@ -376,3 +378,91 @@ def test_joining_after_listen_has_changed(pair: Proxy, own_origin: Origin) -> No
     with pair.connect() as wire:
         wire.request("GET", "/")
         assert wire.read_message().status == 200
+
+
+def test_full_workers_accept_nobody(start: Callable[..., Proxy], own_origin: Origin) -> None:
+    """A worker that is full takes no more connections, by whichever of its listeners it stepped back for others."""
+    listen = ["tcp:0:interface=127.0.0.1"] * 2
+    limits = {"connections": 20}
+    proxy = start(workers=2, listen=listen, limits=limits, admin=ADMIN, store="memory:", rules=[rule(own_origin)])
+    with ExitStack() as stack:
+        for index in range(60):
+            stack.enter_context(socket.create_connection(("127.0.0.1", proxy.ports[index % 2])))
+
+        def open_now() -> list[int]:
+            return [one["connections"] for one in proxy.admin.call("GET", "/api/status").json["workers"]]
+
+        until(lambda: sum(open_now()) >= 20)
+        # That was so for a moment in any case.
+        for _ in range(50):
+            assert open_now() == [10, 10]
+
+
+def test_silent_names_hold_up_no_others(
+    start: Callable[..., Proxy], own_origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker, too, looks each name up for itself: many that nobody answers for stop no other one."""
+    (tmp_path / "sitecustomize.py").write_text(_SILENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    rules = [
+        {
+            "name": "silent",
+            "pattern": "^/silent/([0-9]+)$",
+            "target": f"http://silent{number}.test",
+            "hosts": [f"h{number}"],
+        }
+        for number in range(40)
+    ]
+    rules.append({"name": "found", "pattern": "^/", "target": f"http://found.test:{own_origin.port}"})
+    own_origin.answer_all()
+    proxy = start(
+        workers=2, rules=rules, timeouts={"connect": 5}, environment={"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    with ExitStack() as stack:
+        for number in range(40):
+            wire = stack.enter_context(proxy.connect())
+            wire.send(b"GET /silent/1 HTTP/1.1\r\nHost: h%d\r\n\r\n" % number)
+        with proxy.connect() as wire:
+            wire.request("GET", "/")
+            assert wire.read_message().status == 200
+
+
+_SILENT = """
+import socket
+import time
+
+_look_up = socket.getaddrinfo
+
+def getaddrinfo(host, *arguments, **more):
+    if str(host).startswith("silent"):
+        time.sleep(7)
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+    return _look_up("127.0.0.1" if host == "found.test" else host, *arguments, **more)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+def test_second_signal_with_one_that_is_stuck(pair: Proxy) -> None:
+    """A worker that does nothing any more does not keep the service from ending."""
+    victim = sorted(pids(pair))[0]
+    os.kill(victim, signal.SIGSTOP)
+    pair.terminate()
+    pair.output.wait_for("Received SIGTERM")
+    pair.terminate()
+    pair.process.wait(PATIENCE_S)
+    until(lambda: not psutil.pid_exists(victim))
+
+
+def test_no_room_for_a_process(pair: Proxy) -> None:
+    """When the system has no room for another process, that is tried again, and it keeps nobody from ending."""
+    parent = psutil.Process(pair.process.pid)
+    before = parent.rlimit(psutil.RLIMIT_NOFILE)
+    parent.rlimit(psutil.RLIMIT_NOFILE, (parent.num_fds() - 2, before[1]))
+    victim = sorted(pids(pair))[0]
+    os.kill(victim, signal.SIGKILL)
+    pair.output.wait_for("no worker can be started: ")
+    parent.rlimit(psutil.RLIMIT_NOFILE, before)
+    until(lambda: victim not in pids(pair) and states(pair) == ["serving", "serving"])
+    pair.terminate()
+    pair.process.wait(PATIENCE_S)
