@@ -226,7 +226,8 @@ class Channel(protocol.Protocol):
     # Heads
 
     def _await_request(self) -> None:
-        self._timer.start(self.settings.timeouts.keep_alive)
+        # Whoever has taken an answer only now was not told to go when the others were.
+        self._timer.start(FIRST_S if self.site.draining else self.settings.timeouts.keep_alive)
         if self._buffer and not self._advancing:
             self._advance()
 
@@ -545,7 +546,7 @@ class Channel(protocol.Protocol):
             self._timer.start(FIRST_S)
         elif self._previous is not None and not idle_s:
             self.close()
-        elif not self._buffer:
+        elif not self._buffer and not self._client_full:
             self._timer.start(idle_s)
 
     def close(self) -> None:
