@@ -147,7 +147,6 @@ class Processes:
 
     @ivar alive: those that there are.
     @ivar before: what those have counted that there are no more.
-    @ivar count: how many are to serve.
     @ivar places: how many there may be at once.
     """
 
@@ -161,14 +160,14 @@ class Processes:
     ) -> None:
         """
         @param count: how many are to serve.
-        @param join: makes one that is ready serve as the others do, and says L{serves}.
+        @param join: makes one that is ready serve as the others do.
         @param failed: called when none can be started at all.
         """
         self.alive: list[WorkerProcess] = []
         self.before = Counts()
         self.places = count * PLACES_EACH
         self._reactor = reactor
-        self.count = count
+        self._count = count
         self._environment = environment
         self._join = join
         self._failed = failed
@@ -202,8 +201,8 @@ class Processes:
         """
         self._sockets = list(sockets)
         self._looking = self._reactor.callLater(LOOK_S, self._look)
-        log.info("{count} workers are started", count=self.count)
-        return gatherResults([self._begin() for _ in range(self.count)]).addCallback(lambda _: None)
+        log.info("{count} workers are started", count=self._count)
+        return gatherResults([self._begin() for _ in range(self._count)]).addCallback(lambda _: None)
 
     def _begin(self) -> Deferred[bool]:
         """Start one worker; fires with whether it serves."""
@@ -303,7 +302,7 @@ class Processes:
         @return: whether one is missing.
         """
         expected = sum(one.state is not State.DRAINING for one in self.alive) + len(self._waiting)
-        if expected >= self.count:
+        if expected >= self._count:
             return False
 
         def begin() -> None:

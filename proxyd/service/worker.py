@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IReactorPluggableNameResolver
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.threadable import isInIOThread
@@ -29,7 +29,6 @@ from proxyd.control.permissions import Permissions
 from proxyd.control.rulebook import Rulebook
 from proxyd.control.store.memory import MemoryStore
 from proxyd.control.store.values import Document, RuleSet, StoredRule
-from proxyd.outbound.names import Names
 from proxyd.service.config import parse
 from proxyd.service.link import Link
 from proxyd.service.proxy_protocol import PREFIX
@@ -249,8 +248,6 @@ def main() -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    if IReactorPluggableNameResolver.providedBy(reactor):
-        reactor.installNameResolver(Names(reactor))
     worker = Worker(reactor, os.environ, [socket.socket(fileno=TALLY + 1 + index) for index in range(sockets)])
 
     @provider(ILogObserver)

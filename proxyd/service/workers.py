@@ -30,7 +30,7 @@ from proxyd.rules.table import RuleTable
 from proxyd.service.link import CallFailed
 from proxyd.service.listening import bind
 from proxyd.service.processes import START_S, Processes, WorkerProcess, unless_gone
-from proxyd.service.serving import in_force, opened
+from proxyd.service.serving import fitted, in_force, opened
 from proxyd.service.settings import Config
 from proxyd.service.snapshot import Snapshot, Upstreams
 from proxyd.service.worker import address_to
@@ -95,6 +95,8 @@ class Workers:
         self._environment = environment
         self._listeners = listeners
         self._changing = changing
+        # For its soft limit of descriptors; a worker says if that is not enough.
+        fitted(config, is_said=True)
         self._guard = Guard(listeners)
         self._passwords = PasswordChecks(reactor, HashingThreads(reactor))
         self.snapshot = self._snapshot(config, ())
@@ -138,27 +140,35 @@ class Workers:
         return self._processes.start([port.socket for port in self.ports])  # type: ignore[attr-defined]
 
     def _join(self, worker: WorkerProcess) -> Deferred[None]:
-        """Have a worker serve as the others do; nothing changes meanwhile."""
-
-        def join() -> Deferred[None]:
-            joining = Deferred.fromCoroutine(self._have_join(worker))
-            self._processes.watch(worker, joining, START_S)
-            return joining
-
-        return self._changing.run(join)
-
-    async def _have_join(self, worker: WorkerProcess) -> None:
+        """Have a worker serve as the others do."""
         config = self._config
         # Not under the lock: thousands of rules take seconds to read.
-        await worker.link.call(
+        starting = worker.link.call(
             "start",
-            text=self._config.text,
-            path=self._config.source,
+            text=config.text,
+            path=config.source,
             **_fixed(self._started_with),
             place=worker.place,
             places=self._processes.places,
             listeners=[address_to(one) for one in self._listeners()],
         )
+        self._processes.watch(worker, starting, START_S)
+        return starting.addCallback(lambda _: self._changing.run(self._catch_up, worker, config))
+
+    def _catch_up(self, worker: WorkerProcess, config: Config) -> Deferred[None]:
+        """
+        Give a worker what has changed since it began, and let it serve.
+
+        @param config: what it has read.
+        """
+        joining = Deferred.fromCoroutine(self._have_join(worker, config))
+        self._processes.watch(worker, joining, START_S)
+        return joining
+
+    async def _have_join(self, worker: WorkerProcess, config: Config) -> None:
+        if self._config is not config:
+            await worker.link.call("prepare", text=self._config.text, path=self._config.source)
+            await worker.link.call("take")
         await self._give_rules(worker)
         await worker.link.call("accept")
         # Here and not later: whoever waits for the lock gives the next rules to all that serve.
@@ -220,7 +230,8 @@ class Workers:
         self._dynamic = dynamic
         self.snapshot = self.snapshot.with_table(RuleTable(in_force(self._config.rules, dynamic)))
         self._processes.before.keep_rules(self.snapshot.table.by_id)
-        return gatherResults([self._give_rules(one) for one in self._processes.serving]).addCallback(lambda _: None)
+        # Those that drain may have a last request to serve.
+        return gatherResults([self._give_rules(one) for one in self._processes.joined]).addCallback(lambda _: None)
 
     def _give_rules(self, worker: WorkerProcess) -> Deferred[None]:
         """Tell a worker what has changed since it was last told."""
