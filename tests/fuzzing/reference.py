@@ -10,7 +10,7 @@ what the RFCs say: what proxyd makes of the same octets must agree.
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -168,7 +168,8 @@ def read_response(octets: bytes, method: bytes, ended: bool) -> Message | None:
     """
     # The reason may be missing, and the space in front of it.
     line, end, rest = octets.partition(b"\r\n")
-    if end and line.count(b" ") == 1:
+    left_out = bool(end) and line.count(b" ") == 1
+    if left_out:
         line += b" "
     head = _read(line + end + rest, False, None)
     if head is None:
@@ -177,7 +178,8 @@ def read_response(octets: bytes, method: bytes, ended: bool) -> Message | None:
     _check(version in _VERSIONS, f"a version {version!r}")
     _check(len(status) == 3 and _DIGITS.issuperset(status) and status >= b"100", f"a status {status!r}")
     bodiless = status < b"200" or status in (b"204", b"304") or method == b"HEAD"
-    return _read(line + end + rest, False if bodiless else None, ended)
+    message = _read(line + end + rest, False if bodiless else None, ended)
+    return message if message is None else replace(message, size=message.size - left_out)
 
 
 def read_responses(octets: bytes, methods: list[bytes], ended: bool) -> list[Message]:
