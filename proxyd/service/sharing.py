@@ -24,7 +24,10 @@ from proxyd.forward.site import ProxySite
 from proxyd.reactor import PromptReactor, adopt_unix_port
 
 STEP_BACK_S: Final = 0.002
-"""Seconds for which a process that is ahead leaves connections to the others; then it takes one all the same."""
+"""Seconds for which a process that is ahead leaves connections to the others."""
+
+STEPS: Final = 5
+"""How often it steps back; then it takes one all the same: the others may be stuck."""
 
 ABSENT: Final = -1
 """The count of a process that accepts nobody."""
@@ -86,9 +89,22 @@ class Share:
         """Have a port accept one connection at a time, and step back when this process is ahead."""
         accept: Callable[[], Any] = port.doRead
 
+        steps = 0
+
+        def step_back() -> None:
+            nonlocal steps
+            steps += 1
+            self._reactor.callLater(STEP_BACK_S, resume)
+
         def resume() -> None:
+            nonlocal steps
             # There may be no more room by now: then whoever makes room has the port read again.
-            if self._is_accepting and site.accepts and port.connected:
+            if not (self._is_accepting and site.accepts and port.connected):
+                steps = 0
+            elif steps < STEPS and self._tally.is_ahead(self._place, site.open):
+                step_back()
+            else:
+                steps = 0
                 port.startReading()
                 accept_one()
 
@@ -100,7 +116,7 @@ class Share:
         def do_read() -> None:
             if self._tally.is_ahead(self._place, site.open):
                 port.stopReading()
-                self._reactor.callLater(STEP_BACK_S, resume)
+                step_back()
             else:
                 accept_one()
 
