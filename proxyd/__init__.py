@@ -12,7 +12,8 @@ above it in this list, never what stands below::
     forward/                        HTTP between a client and an origin server
     websocket/                      frames between a client and an origin server; a client's own connection
     control/                        rules that are kept, the admin API and its page, authentication, metrics
-    service/                        configuration, Resource tree, logs, lifetime; assembly puts all together
+    service/                        configuration, Resource tree, logs, lifetime; assembly puts all together;
+                                    what serves clients (serving), in this process or in several (workers)
     connect                         connect_websocket(), the public client: a URL and the way to it
     shell                           proxyd connect: lines to messages and back
     commands/                       proxyd rules, proxyd explain: the admin API from the command line

@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from proxyd.control.permissions import Permissions
-from proxyd.control.store.values import Change, Document, RuleSet, StoredRule
+from proxyd.control.store.values import Change, Document, RuleSet, StoredRule, in_order
 from proxyd.errors import ConfigError, StaleRevision, StoreAway
 from proxyd.interfaces import IRuleStore
 from proxyd.rules.codec import rule_from_mapping
@@ -230,8 +230,4 @@ def _changed(base: RuleSet, writes: Mapping[str, Document | None], revision: int
             del rules[rule_id]
         else:
             rules[rule_id] = StoredRule(document, revision)
-    return RuleSet(revision, tuple(sorted(rules.values(), key=_place)), base.identity)
-
-
-def _place(stored: StoredRule) -> tuple[int, str]:
-    return stored.document["order"], stored.document["id"]
+    return RuleSet(revision, in_order(rules.values()), base.identity)

@@ -20,6 +20,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.threadable import isInIOThread
 from zope.interface import provider
@@ -28,7 +29,7 @@ from proxyd import __version__
 from proxyd.control.permissions import Permissions
 from proxyd.control.rulebook import Rulebook
 from proxyd.control.store.memory import MemoryStore
-from proxyd.control.store.values import Document, RuleSet, StoredRule
+from proxyd.control.store.values import Document, RuleSet, StoredRule, in_order
 from proxyd.service.config import parse
 from proxyd.service.link import Link
 from proxyd.service.proxy_protocol import PREFIX
@@ -161,7 +162,10 @@ class Worker:
     # Changes
 
     async def _prepare(self, text: str, path: str) -> None:
-        config = parse(text, path, self._environment)
+        # In a thread, as the supervising process has it: thousands of rules take seconds, and clients are served here.
+        config = await deferToThreadPool(
+            self._reactor, self._reactor.getThreadPool(), parse, text, path, self._environment
+        )
         config = replace(config, listen=self._serving.config.listen)
         self._prepared = await self._serving.prepare(config, self._rulebook.rules)
 
@@ -185,8 +189,7 @@ class Worker:
         for rule_id in gone:
             del self._stored[rule_id]
         self._stored.update((document["id"], StoredRule(document, own)) for document, own in changed)
-        rules = sorted(self._stored.values(), key=lambda one: (one.document["order"], one.document["id"]))
-        await self._rulebook.follow(RuleSet(revision, tuple(rules)))
+        await self._rulebook.follow(RuleSet(revision, in_order(self._stored.values())))
 
     # What is seen
 

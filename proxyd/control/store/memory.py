@@ -11,7 +11,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from proxyd.control.store.values import Change, Document, RuleSet, StoredRule
+from proxyd.control.store.values import Change, Document, RuleSet, StoredRule, in_order
 from proxyd.errors import StaleRevision
 from proxyd.interfaces import IRuleStore
 
@@ -32,8 +32,7 @@ class MemoryStore:
         return succeed(None)
 
     def read(self) -> Deferred[RuleSet]:
-        rules = sorted(self._rules.values(), key=lambda rule: (rule.document["order"], rule.document["id"]))
-        return succeed(RuleSet(len(self._history), tuple(deepcopy(rules)), self._identity))
+        return succeed(RuleSet(len(self._history), deepcopy(in_order(self._rules.values())), self._identity))
 
     def commit(self, base: int, writes: Mapping[str, Document | None], change: Change) -> Deferred[Change]:
         if base != len(self._history):

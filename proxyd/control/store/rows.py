@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from proxyd.control.store.values import Change, Document, RuleSet, StoredRule
+from proxyd.control.store.values import Change, Document, RuleSet, StoredRule, in_order
 from proxyd.errors import StaleRevision, StoreUnusable
 
 Execute = Callable[[str, Sequence[Any]], Any]
@@ -104,8 +104,7 @@ class Rows:
             if rule_id is not None
         ]
         # Not by the database: what it takes for the order of places is not, where one is no number.
-        rules.sort(key=lambda rule: (rule.document["order"], rule.document["id"]))
-        return RuleSet(revision, tuple(rules), _text(identity))
+        return RuleSet(revision, in_order(rules), _text(identity))
 
     def commit(self, base: int, writes: Mapping[str, Document | None], change: Change) -> Change:
         """

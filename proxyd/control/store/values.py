@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,13 @@ class StoredRule:
 
     document: Document
     revision: int
+
+
+def in_order(rules: Iterable[StoredRule]) -> tuple[StoredRule, ...]:
+    """
+    @return: rules in matching order: by C{order}, then by C{id}.
+    """
+    return tuple(sorted(rules, key=lambda rule: (rule.document["order"], rule.document["id"])))
 
 
 @dataclass(frozen=True, slots=True)
