@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 from twisted.python import usage
 
 from proxyd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from proxyd.service.lifecycle import ProxyService
 
 log = Logger()
 
@@ -67,22 +71,33 @@ def makeService(options: Options) -> IService:
     def restart_workers(*_: Any) -> None:
         reactor.callFromThread(service.restart_workers)  # type: ignore[attr-defined]
 
-    def stop_at_once(*_: Any) -> None:
-        reactor.callFromThread(service.stop_at_once)  # type: ignore[attr-defined]
-
     def give_up() -> None:
         # twistd ends with status 0, whatever it was that stopped the reactor.
         reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         reactor.stop()
 
-    def catch_second_signal() -> None:
-        signal.signal(signal.SIGTERM, stop_at_once)
-        signal.signal(signal.SIGINT, stop_at_once)
-
     signal.signal(signal.SIGHUP, reload)
     signal.signal(signal.SIGUSR2, restart_workers)
-    reactor.addSystemEventTrigger("before", "shutdown", catch_second_signal)
+    # Twisted's own handlers are there only then.
+    reactor.callWhenRunning(_catch_second_signal, reactor, service)
     service.unusable = give_up
     parent = _Proxy()
     service.setServiceParent(parent)
     return parent
+
+
+def _catch_second_signal(reactor: Any, service: ProxyService) -> None:
+    """The first signal has the reactor stop, as Twisted has it; each further one, however soon, cuts off the rest."""
+    first = {one: handler for one in (signal.SIGTERM, signal.SIGINT) if callable(handler := signal.getsignal(one))}
+    received: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) == 1 and not service.draining:
+            first[signal.Signals(number)](number, frame)
+        else:
+            # A turn later: the reactor may have to begin to stop yet.
+            reactor.callFromThread(reactor.callLater, 0.0, service.stop_at_once)
+
+    for one in first:
+        signal.signal(one, end)

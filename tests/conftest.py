@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from tests.support.wire import Origin, Wire
 
 ORIGINS = 160
 """How many tests of a session can have an origin server of their own."""
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Shared:

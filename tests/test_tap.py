@@ -144,3 +144,32 @@ def test_second_signal(start, own_origin: Origin, second: signal.Signals) -> Non
         proxy.process.send_signal(second)
         client.assert_cut()
     assert proxy.process.wait(10) == -signal.SIGINT
+
+
+def test_two_signals_at_once(start, own_origin: Origin) -> None:
+    """The second one may come before the first one has had any effect."""
+    proxy = start(rules=[{"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}])
+    with proxy.connect() as client:
+        client.request("GET", "/")
+        own_origin.accept().read_message()
+        proxy.process.send_signal(signal.SIGINT)
+        proxy.process.send_signal(signal.SIGTERM)
+        client.assert_cut()
+    assert proxy.process.wait(10) == -signal.SIGINT
+
+
+def test_ignored_signal_stays_so(start, own_origin: Origin) -> None:
+    """Who starts it in a shell's background, which has SIGINT ignored, does not end it by Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        proxy = start(rules=[{"name": "all", "pattern": "^/", "target": f"http://127.0.0.1:{own_origin.port}"}])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    own_origin.answer_all()
+    proxy.process.send_signal(signal.SIGINT)
+    with proxy.connect() as client:
+        client.request("GET", "/")
+        assert client.read_message().status == 200
+    proxy.terminate()
+    assert proxy.process.wait(10) == -signal.SIGTERM
+    assert "SIGINT" not in proxy.output.text
