@@ -594,7 +594,7 @@ class Channel(protocol.Protocol):
         self._responder = None
         self._recording = False
         # No request will repeat its fields; what follows from them can be large, and this may last for days.
-        self.head.memo = self._previous = None
+        self.head.memo = self.head.logged = self._previous = None
         early, self._buffer = self._buffer, b""
         return early, self.record
 

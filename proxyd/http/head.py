@@ -81,6 +81,7 @@ class RequestHead:
     @ivar section: the octets that the fields were read from.
     @ivar memo: what was worked out from the fields, for the next head that
         repeats them; whose it is, is for those who put it there to know.
+    @ivar logged: the same for the access log.
     """
 
     __slots__ = (
@@ -92,6 +93,7 @@ class RequestHead:
         "host_value",
         "keep_alive",
         "length",
+        "logged",
         "memo",
         "method",
         "minor",
@@ -116,11 +118,13 @@ class RequestHead:
     upgrade: tuple[bytes, ...]
     section: bytes
     memo: Any
+    logged: Any
 
     def repeat(self, previous: RequestHead) -> None:
         """Take everything but the request line from a head with the same fields."""
         self.section = previous.section
         self.memo = previous.memo
+        self.logged = previous.logged
         self.fields = previous.fields
         self.host = previous.host
         self.host_value = previous.host_value
@@ -234,7 +238,7 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
         head.repeat(previous)
         return head
     head.section = section
-    head.memo = None
+    head.memo = head.logged = None
     if head.minor > 1:
         # llhttp knows no version that there is not yet.
         octets = octets[: line_end - 1] + b"1" + section

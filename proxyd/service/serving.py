@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IReactorPluggableNameResolver
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IListeningPort,
+    IReactorPluggableNameResolver,
+    IReactorTime,
+)
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -109,7 +115,7 @@ class Serving:
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
         self._environment = environment
-        self._access_log = _open_log(config)
+        self._access_log = _open_log(config, reactor)
         self._relays = Relays(reactor)
         self._counts = Counts()
         self._lag = Lag(reactor)
@@ -180,7 +186,7 @@ class Serving:
         config = fitted(config, self._processes, is_said=True)
         snapshot = self._snapshot(config, in_force(config.rules, dynamic))
         certificates = [None if tls is None else tls.read() for tls in self._tls]
-        opened = _open_log(config) if config.log != self.config.log else None
+        opened = _open_log(config, self._reactor) if config.log != self.config.log else None
         return Prepared(config, snapshot, certificates, opened)
 
     def take(self, prepared: Prepared) -> Deferred[None]:
@@ -364,9 +370,9 @@ def fitted(config: Config, processes: int = 1, is_said: bool = False) -> Config:
     return replace(config, limits=replace(limits, connections=connections, per_host=per_host))
 
 
-def _open_log(config: Config) -> IAccessLog | None:
+def _open_log(config: Config, reactor: IReactorTime) -> IAccessLog | None:
     try:
-        return open_access_log(config.log)
+        return open_access_log(config.log, reactor)
     except OSError as error:
         problem = Problem(("log", "access"), f"{config.log.access} cannot be opened: {error.strerror}")
         raise ConfigError((problem,), config.source) from error

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, eventAsText
 from zope.interface.verify import verifyObject
 
 from proxyd.errors import ResponseTruncated, UpstreamTimeout
 from proxyd.forward.record import Record
 from proxyd.http.head import parse_request
 from proxyd.interfaces import IAccessLog
-from proxyd.service.access_log import AccessLog, combined_line, json_line, open_access_log
+from proxyd.service.access_log import WHOLE, AccessLog, combined_line, json_line, open_access_log
 from proxyd.service.settings import Log
 
 NOW = 1795305600.25
@@ -98,40 +103,63 @@ def test_lines_cannot_be_forged(octets: bytes) -> None:
 
 
 def test_file(tmp_path: Path) -> None:
-    """Lines go into the file at once, and into a new one after it was moved."""
-    file = tmp_path / "access.log"
-    log = open_access_log(Log(access=str(file)))
+    """The lines of a turn go into the file when it ends, and into a new one after it was moved."""
+    file, old, clock = tmp_path / "access.log", tmp_path / "old", Clock()
+    log = open_access_log(Log(access=str(file)), clock)
     assert verifyObject(IAccessLog, log)
+    for lines in (1, 2, 3):
+        log.write(record())
+        clock.advance(0)
+        assert file.read_text().count("\n") == lines
     log.write(record())
-    assert file.read_text().count("\n") == 1
-    file.rename(tmp_path / "old")
+    file.rename(old)
     log.reopen()
+    assert (old.read_text().count("\n"), file.read_text()) == (4, "")
     log.write(record())
     log.close()
     assert file.read_text().count("\n") == 1
+    clock.advance(0)
+
+
+def test_lines_stay_whole() -> None:
+    """Into a pipe that several processes share, no more goes at once than the system keeps together."""
+    ours, theirs = os.pipe()
+    with open(ours, "rb", buffering=0) as reader, open(theirs, "wb", buffering=0):
+        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK)
+        log = AccessLog(f"/dev/fd/{theirs}", combined_line, True, clock := Clock())
+        line = len(combined_line(record(), NOW, True))
+        for _ in range(WHOLE // line + 3):
+            log.write(record())
+        assert len(reader.read(65536) or b"") == WHOLE // line * line
+        clock.advance(0)
+        assert len(reader.read(65536) or b"") == 3 * line
+        log.write(record(b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"a" * 2 * WHOLE)))
+        log.close()
+        assert len(reader.read(65536) or b"") > 2 * WHOLE
 
 
 def test_no_log() -> None:
     """Null is no log."""
-    assert open_access_log(Log(access=None)) is None
+    assert open_access_log(Log(access=None), Clock()) is None
 
 
 def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     """A dash is standard output, which stays open."""
-    log = open_access_log(Log(access="-", format="json"))
+    log = open_access_log(Log(access="-", format="json"), Clock())
     log.reopen()
     log.write(record())
     log.close()
     assert json.loads(capfd.readouterr().out)["status"] == 200
+    os.fstat(sys.__stdout__.fileno())
 
 
 def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
     """At the start that is an error; when it is opened again, the old file stays in use."""
     with pytest.raises(OSError):
-        open_access_log(Log(access=str(tmp_path / "missing" / "access.log")))
+        open_access_log(Log(access=str(tmp_path / "missing" / "access.log")), Clock())
     file = tmp_path / "folder" / "access.log"
     file.parent.mkdir()
-    log = AccessLog(str(file), combined_line, True)
+    log = AccessLog(str(file), combined_line, True, Clock())
     file.parent.rename(tmp_path / "moved")
     log.reopen()
     log.write(record())
@@ -141,9 +169,14 @@ def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_full_disk() -> None:
     """A disk that is full costs lines, not requests, and is told once."""
-    log = AccessLog("/dev/full", combined_line, True)
-    log.write(record())
-    log.write(record())
-    log.reopen()
-    log.write(record())
-    log.close()
+    log = AccessLog("/dev/full", combined_line, True, clock := Clock())
+    with capturedLogs() as told:
+        for _ in range(3):
+            log.write(record())
+            clock.advance(0)
+        log.reopen()
+        log.write(record())
+        log.close()
+    assert [eventAsText(event, includeTimestamp=False).partition("] ")[2] for event in told] == [
+        "the access log /dev/full cannot be written: [Errno 28] No space left on device"
+    ]
