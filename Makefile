@@ -30,7 +30,7 @@ docs: $(VENV)/installed-for-docs
 	$(BIN)/sphinx-build -q -E -W --keep-going -b html docs build/docs
 
 soak: $(VENV)/installed-for-tests tests/peers/installed
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600
 
 fuzz: $(VENV)/installed-for-fuzzing
 	$(BIN)/python -m tests.fuzzing.run $(TARGET) --minutes $(MINUTES)

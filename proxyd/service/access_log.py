@@ -93,6 +93,8 @@ class AccessLog:
         self._flush()
 
     def _flush(self) -> None:
+        if not self._waiting:
+            return
         lines = b"".join(self._waiting)
         self._waiting.clear()
         self._size = 0

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.admin import TOKENS, Admin
 from tests.support.frames import PING, TEXT
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, until
 from tests.support.websocket import UPGRADE, Pair, pair, switching
 from tests.support.wire import Origin, Wire
 
@@ -126,16 +126,15 @@ def test_back_pressure_is_shown(site: Site) -> None:
     # More than all buffers on the way hold: the origin server's is sent as fast as it is taken.
     one.origin.wire.socket.setblocking(False)
     payload = one.origin.frame(TEXT, b"x" * 65000)
-    paused = False
-    for _ in range(2000):
-        try:
-            one.origin.wire.socket.send(payload)
-        except BlockingIOError:
-            [live] = site.live()
-            paused = live["fromTarget"]["paused"]
-            if paused:
-                break
-    assert paused
+
+    def is_shown() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                one.origin.wire.socket.send(payload)
+        [live] = site.live()
+        return bool(live["fromTarget"]["paused"])
+
+    until(is_shown)
 
 
 @pytest.mark.parametrize("code", [1001, 1012])

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,15 @@ class Output:
 
     def join(self) -> str:
         """
-        Wait for the process's end.
+        Wait for the process's end, and for that of all who could print in its place.
 
         @return: all that it printed.
         """
         self._reader.join(PATIENCE_S)
+        # Closing what somebody still reads from would wait for ever.
+        assert not self._reader.is_alive(), f"a process that it started is still there:\n{self.text}"
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         return self.text
 
 
@@ -172,14 +177,16 @@ class Proxy:
 
     def stop(self) -> str:
         """
-        End it, at once.
+        End it and all that it has started, at once.
 
         @return: all that it printed.
         """
         if self.process.poll() is None:
+            # One that is stopped would not notice that it is alone.
+            started = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
+            for one in started:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
         self.process.wait(PATIENCE_S)
-        text = self.output.join()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return text
+        return self.output.join()
