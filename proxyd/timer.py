@@ -20,7 +20,7 @@ class Timer:
     where it is, and looks again when its time has come.
     """
 
-    __slots__ = ("_call", "_clock", "_deadline", "_expired")
+    __slots__ = ("_call", "_clock", "_deadline", "_due", "_expired")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         """
@@ -30,6 +30,7 @@ class Timer:
         self._expired = expired
         self._deadline: float | None = None
         self._call: IDelayedCall | None = None
+        self._due = 0.0  # when that is
 
     def start(self, seconds: float) -> None:
         """Set the deadline, or none at all with 0."""
@@ -39,11 +40,15 @@ class Timer:
         self._deadline = deadline = self._clock.seconds() + seconds
         call = self._call
         if call is None:
-            self._call = self._clock.callLater(seconds, self._look)
-        elif call.getTime() > deadline:
+            self._wait(seconds, deadline)
+        elif self._due > deadline:
             # A new call instead of reset(): moving one to sooner searches the reactor's whole heap.
             call.cancel()
-            self._call = self._clock.callLater(seconds, self._look)
+            self._wait(seconds, deadline)
+
+    def _wait(self, seconds: float, due: float) -> None:
+        self._due = due
+        self._call = self._clock.callLater(seconds, self._look)
 
     def stop(self) -> None:
         """Forget the deadline, for now."""
@@ -63,7 +68,7 @@ class Timer:
             return
         remaining = self._deadline - self._clock.seconds()
         if remaining > 0:
-            self._call = self._clock.callLater(remaining, self._look)
+            self._wait(remaining, self._deadline)
         else:
             self._deadline = None
             self._expired()

@@ -425,10 +425,13 @@ _PLAIN = re.compile(
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++: (?![\t ])[\t -~\x80-\xff]*+(?<![\t ])\r\n)*+)\r\n"
 )
 
-_SELDOM = (b"\ntransfer-encoding:", b"\nupgrade:", b"\nproxy-", b"\nte:", b"\nclose:")
-"""Fields of answers that need a closer look: framing, and all that goes no further but L{_USUAL}."""
-
-_USUAL = (b"\nconnection:", b"\nkeep-alive:")
+# The fields that decide how an answer is read or that go no further, with the number of their group; those without
+# one are seldom, and need a closer look.
+_NOTED = re.compile(
+    rb"(?i)\n(?:(content-length: )|(connection: )|(keep-alive: )|(date: )"
+    rb"|(?:transfer-encoding|upgrade|te|close|proxy-[^:]*): )"
+)
+_LENGTH, _CONNECTION, _KEPT, _DATE = 1, 2, 3, 4
 
 _PERSISTENCE: dict[bytes, tuple[bytes, ...]] = {b"keep-alive": _KEEP_ALIVE, b"close": (b"close",)}
 
@@ -439,51 +442,45 @@ def _read_plainly(head: ResponseHead, octets: bytes, request_method: bytes) -> b
 
     @return: whether it was that; else nothing has been found out.
     """
-    found = _PLAIN.fullmatch(octets)
-    if found is None:
+    plain = _PLAIN.fullmatch(octets)
+    if plain is None:
         return False
-    lower = octets.lower()
-    for name in _SELDOM:
-        if name in lower:
-            return False
-    status = int(found[1])
-    begin = lower.find(b"\ncontent-length:")
-    if begin < 0 or status in _BODILESS or lower.find(b"\ncontent-length:", begin + 1) >= 0:
-        return False
-    length = octets[begin + 17 : octets.index(b"\r", begin)]
-    if not length.isdigit() or len(length) > 18 or (length[0] == 0x30 and length != b"0"):
-        return False
-    connection: tuple[bytes, ...] = ()
-    start, stop = found.span(3)
-    left_out = []
-    for name in _USUAL:
-        begin = lower.find(name)
-        if begin < 0:
-            continue
-        end = lower.index(b"\r", begin)
-        if lower.find(name, end) >= 0:
-            return False
-        if name == b"\nconnection:":
-            known = _PERSISTENCE.get(lower[begin + 13 : end])
-            if known is None:
-                return False
-            connection = known
-        left_out.append((begin + 1, end + 2))
-    lines = b""
+    start, stop = plain.span(3)
+    length = lines = b""
+    connection: tuple[bytes, ...] | None = None
+    dated = False
     at = start
-    for begin, end in sorted(left_out):
-        lines += octets[at:begin]
-        at = end
+    # From the line feed before the first field on.
+    for found in _NOTED.finditer(octets, start - 1):
+        begin, value = found.span()
+        noted = found.lastindex
+        if noted == _DATE:
+            dated = True
+        elif noted == _LENGTH and not length:
+            length = octets[value : octets.index(b"\r", value)]
+        elif noted == _KEPT or (noted == _CONNECTION and connection is None):
+            end = octets.index(b"\r", value)
+            if noted == _CONNECTION:
+                connection = _PERSISTENCE.get(octets[value:end].lower())
+                if connection is None:
+                    return False
+            lines += octets[at : begin + 1]
+            at = end + 2
+        else:
+            return False
+    status = int(plain[1])
+    if not length.isdigit() or len(length) > 18 or (length[0] == 0x30 and length != b"0") or status in _BODILESS:
+        return False
     head.minor = 1
     head.status = status
-    head.reason = found[2]
+    head.reason = plain[2]
     head.section = octets[start:stop]
     head._lines = lines + octets[at:stop]
     head.bodiless = request_method == b"HEAD"
-    head.connection = connection
+    head.connection = connection or ()
     head.length = int(length)
     head.chunked = False
-    head.dated = b"\ndate:" in lower
+    head.dated = dated
     head.keep_alive = connection != (b"close",)
     return True
 
