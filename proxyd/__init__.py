@@ -4,8 +4,9 @@ proxyd: a rule-matching reverse proxy for HTTP and WebSocket, built on Twisted.
 The house, from the ground up.  A module knows its own folder and what stands
 above it in this list, never what stands below::
 
-    errors, interfaces, reactor     what goes wrong; what others may provide; sockets that write at once
+    errors, interfaces              what goes wrong; what others may provide
     timer, times, transports        deadlines that move; moments as text; what lies below a transport's wrappers
+    splicing, reactor               octets moved within the kernel; sockets that do this, and write at once
     http/                           pure: heads, fields, targets, bodies, forwarding, the WebSocket handshake
     rules/                          pure: patterns, globs, the table, the request that a rule makes
     outbound/                       from an origin server, and the way to it, to one endpoint
@@ -25,7 +26,8 @@ The way of a request::
     service/resource    asks the rule table of the moment which rule takes it (rules/table),
                         and makes the origin server's head of it (rules/outgoing)
     forward/pool        gives an unused connection, or makes one by the rule's route (outbound/route)
-    forward/exchange    streams both bodies, each side pausing the other when it is full;
+    forward/exchange    streams both bodies, each side pausing the other when it is full
+                        (what is long and stays as it is goes past us: splicing);
                         or, when the origin server answers an upgrade with 101,
     websocket/relay     follows the frames both ways until both sides have closed
     service/access_log  writes a line

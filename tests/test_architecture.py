@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "proxyd"
 
 LAYERS = [
-    {"reactor", "errors", "interfaces", "timer", "times", "transports"},
+    {"errors", "interfaces", "splicing", "timer", "times", "transports"},
+    {"reactor"},
     {"http"},
     {"rules"},
     {"outbound", "forward", "websocket"},

@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from proxyd.reactor import PromptReactor
+from proxyd.splicing import ISplicing
 from tests.support.certificates import Authority
 
 TURNS = 2000
@@ -86,6 +88,7 @@ def reactor() -> Iterator[PromptReactor]:
     yield one
     one.disconnectAll()
     one._poller.close()
+    one.pipe.close()
     one.waker.connectionLost(Failure(RuntimeError("the test is over")))
 
 
@@ -334,6 +337,96 @@ def test_abort_with_octets_to_send(reactor: PromptReactor, tcp: Pair) -> None:
     with pytest.raises(ConnectionResetError):
         while tcp.other.recv(MEBIBYTE):
             pass
+
+
+class Moved:
+    """What a transport says that it has moved, and the producer that the other one pauses."""
+
+    def __init__(self, source: Pair, sink: Pair, count: int) -> None:
+        self.octets = 0
+        self.pauses = 0
+        self._source = source.transport
+        sink.transport.registerProducer(self, True)
+        source.transport.splice(sink.transport, count, self.moved)
+
+    def moved(self, count: int) -> None:
+        self.octets += count
+
+    def pauseProducing(self) -> None:
+        self.pauses += 1
+        self._source.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._source.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The sink is lost."""
+
+
+@pytest.fixture
+def sink(reactor: PromptReactor, tmp_path: Path) -> Iterator[Pair]:
+    """Another connection."""
+    folder = tmp_path / "sink"
+    folder.mkdir()
+    one = _unix_client(reactor, folder)
+    yield one
+    one.close(reactor)
+
+
+def test_moved(reactor: PromptReactor, pair: Pair, sink: Pair) -> None:
+    """So many octets go to the other socket, in their place among what is written to it; what follows is received."""
+    verifyObject(ISplicing, pair.transport)
+    data = os.urandom(8 * MEBIBYTE)
+    sending = threading.Thread(target=pair.other.sendall, args=(data + b"after it",))
+    sink.transport.write(before := os.urandom(MEBIBYTE))
+    moved = Moved(pair, sink, len(data))
+    sending.start()
+    # Until the sink is full: then nothing is read any more.
+    turn_until(reactor, lambda: moved.pauses)
+    assert moved.octets < len(data)
+    assert read(reactor, sink.other, len(before) + len(data)) == before + data
+    sink.transport.write(b"behind it")
+    assert read(reactor, sink.other, 9) == b"behind it"
+    turn_until(reactor, lambda: pair.protocol.received == b"after it")
+    assert moved.octets == len(data)
+    sending.join()
+
+
+def test_moved_no_more(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
+    """With a count of 0 all that comes is received again."""
+    moved = Moved(tcp, sink, 100)
+    tcp.other.sendall(b"one")
+    assert read(reactor, sink.other, 3) == b"one"
+    tcp.transport.splice(sink.transport, 0, moved.moved)
+    tcp.other.sendall(b"two")
+    turn_until(reactor, lambda: tcp.protocol.received == b"two")
+    assert moved.octets == 3
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_source_that_ends(reactor: PromptReactor, tcp: Pair, sink: Pair, reset: bool) -> None:
+    """The end of what is moved is the end of its connection."""
+    moved = Moved(tcp, sink, 100)
+    tcp.other.sendall(b"one")
+    assert read(reactor, sink.other, 3) == b"one"
+    if reset:
+        tcp.other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    tcp.other.close()
+    turn_until(reactor, lambda: tcp.protocol.lost if reset else tcp.protocol.read_lost)
+    assert (moved.octets, tcp.protocol.received, sink.protocol.lost) == (3, b"", None)
+
+
+def test_sink_that_is_lost(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
+    """What is moved to a lost connection goes nowhere, as what is written to it does."""
+    moved = Moved(tcp, sink, MEBIBYTE + 3)
+    sink.other.close()
+    tcp.other.sendall(b"one")
+    turn_until(reactor, lambda: sink.protocol.lost)
+    sending = threading.Thread(target=tcp.other.sendall, args=(b"x" * MEBIBYTE + b"after it",))
+    sending.start()
+    turn_until(reactor, lambda: tcp.protocol.received == b"after it")
+    assert moved.octets == MEBIBYTE + 3
+    sending.join()
 
 
 def test_half_close_by_us(reactor: PromptReactor, pair: Pair) -> None:

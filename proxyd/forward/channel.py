@@ -24,9 +24,10 @@ from proxyd.forward.heads import cut_head
 from proxyd.forward.record import Record
 from proxyd.forward.roles import Body, Responder, Site
 from proxyd.http.fields import Fields, serialize
-from proxyd.http.framing import BadChunk, BodyReader, chunk, last_chunk, request_body
+from proxyd.http.framing import BadChunk, BodyReader, LengthReader, chunk, last_chunk, request_body
 from proxyd.http.head import RequestHead, parse_request
 from proxyd.http.upgrade import is_upgrade
+from proxyd.splicing import can_splice
 from proxyd.timer import Timer
 from proxyd.times import date_line
 from proxyd.transports import cut_off, unsent
@@ -350,12 +351,47 @@ class Channel(protocol.Protocol):
             self._reading_body = False
             raise LimitExceeded(f"The request's body is longer than {self._body_limit} octets.", 413)
         if reader.finished:
-            self._reading_body = False
-            self._reader = None
-            self._buffer = reader.rest
-            self.request_trailers = reader.trailers
-            self._timer.stop()
+            self._body_ended(reader)
         return payload
+
+    def _body_ended(self, reader: BodyReader) -> None:
+        self._reading_body = False
+        self._reader = None
+        self._buffer = reader.rest
+        self.request_trailers = reader.trailers
+        self._timer.stop()
+
+    def move_request(self, sink: Any) -> bool:
+        """
+        Have what is still to come of the request's body moved to a transport, if that can be done and pays.
+
+        The responder is told of its end.
+
+        @return: whether it is.
+        """
+        reader = self._reader
+        if not isinstance(reader, LengthReader) or not can_splice(self.transport, sink, reader.left):
+            return False
+        self.transport.splice(sink, reader.left, self._request_moved)
+        return True
+
+    def _request_moved(self, count: int) -> None:
+        reader, responder = self._reader, self._responder
+        if not isinstance(reader, LengthReader) or responder is None:
+            return  # the answer came before the request's end: nobody takes this any more
+        reader.skip(count)
+        self.record.received += count
+        if reader.finished:
+            self._body_ended(reader)
+            responder.body_received(b"", True)
+        elif not self._client_full:
+            self._timer.start(self.settings.timeouts.body)
+
+    def hold_request(self) -> None:
+        """Keep what comes of the request's body until it is read again."""
+        if self._reading_body:
+            self._reading_body = False
+            self._timer.stop()
 
     def _receive_body(self, data: bytes) -> None:
         reader, responder = self._reader, self._responder
@@ -482,6 +518,12 @@ class Channel(protocol.Protocol):
             payload = chunk(payload) + last_chunk(trailers or []) if ended else chunk(payload)
         if payload:
             self.transport.write(payload)
+        if ended:
+            self._answered()
+
+    def body_moved(self, count: int, ended: bool) -> None:
+        """So many octets more of the answer's body have gone to the transport past this."""
+        self.record.sent += count
         if ended:
             self._answered()
 

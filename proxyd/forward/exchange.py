@@ -143,6 +143,8 @@ class Exchange:
         if payload or (ended and self._chunked_request):
             octets += self._framed(payload, ended)
         origin.begin(self, self._method, octets, ended, self._timeouts)
+        if not ended and self._channel.move_request(origin.transport):
+            self._read = True
 
     def _not_connected(self, failure: Failure) -> None:
         if self._connecting is None:  # cancelled
@@ -229,6 +231,8 @@ class Exchange:
         channel.respond_with(
             response.status, response.reason, lines, body, payload, ended, trailers, response.dated
         )
+        if not ended and body is Body.LENGTH and self._origin is not None:
+            self._origin.move_body(channel.transport, self._payload_moved)
 
     def payload_received(self, payload: bytes, ended: bool, trailers: Fields) -> None:
         if self._rewriter is not None:
@@ -238,6 +242,11 @@ class Exchange:
             if trailers and self._response is not None:
                 trailers = trailers_to_forward(trailers, self._response.connection)
         self._channel.send_body(payload, ended, trailers)
+
+    def _payload_moved(self, count: int, ended: bool) -> None:
+        if ended:
+            self._origin = None
+        self._channel.body_moved(count, ended)
 
     def _is_changeable(self, response: ResponseHead) -> bool:
         """Whether an answer is a page that can be changed as it streams."""
@@ -280,6 +289,7 @@ class Exchange:
         if origin.went_stale and not self._read and self._method in _IDEMPOTENT:
             # The origin closed the connection while it was unused, just as this request was sent
             # (RFC 9112 section 9.3.1): it is asked once more, on a connection that has no past.
+            self._channel.hold_request()
             self._connect(self._upstream.connect(self._timeouts.connect))
         else:
             self._channel.send_error(error)

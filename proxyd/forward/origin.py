@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -14,8 +16,9 @@ from zope.interface import implementer
 
 from proxyd.errors import ResponseMalformed, ResponseTruncated, TLSFailed, UpstreamError, UpstreamTimeout
 from proxyd.http.fields import Fields
-from proxyd.http.framing import BadChunk, BodyReader, BodyTruncated, response_body
+from proxyd.http.framing import BadChunk, BodyReader, BodyTruncated, LengthReader, response_body
 from proxyd.http.head import ResponseHead, parse_response
+from proxyd.splicing import can_splice
 from proxyd.timer import Timer
 
 log = Logger()
@@ -135,7 +138,26 @@ class OriginConnection(protocol.Protocol):
             self._request_ended = True
             if self._response is None and not self._full:
                 self._timer.start(self._response_timeout)
-        self.transport.write(octets)
+        if octets:
+            self.transport.write(octets)
+
+    def move_body(self, sink: Any, moved: Callable[[int, bool], None]) -> None:
+        """
+        Have what is still to come of the answer's body moved to a transport, if that can be done and pays.
+
+        @param moved: called with the number of octets of each portion, and whether that was the last one.
+        """
+        reader = self._reader
+        if isinstance(reader, LengthReader) and can_splice(self.transport, sink, reader.left):
+            self.transport.splice(sink, reader.left, partial(self._moved, reader, moved))
+
+    def _moved(self, reader: LengthReader, moved: Callable[[int, bool], None], count: int) -> None:
+        reader.skip(count)
+        if reader.finished:
+            self._end(True)
+        elif not self._paused:
+            self._timer.start(self._silence)
+        moved(count, reader.finished)
 
     def pause(self) -> None:
         """Take no more of the answer for now."""

@@ -86,25 +86,34 @@ class _Reader(ABC):
 
 
 class LengthReader(_Reader):
-    """A body of known length; its octets are handed on uncopied."""
+    """
+    A body of known length; its octets are handed on uncopied.
 
-    __slots__ = ("_left",)
+    @ivar left: how many are still to come.
+    """
+
+    __slots__ = ("left",)
 
     def __init__(self, length: int) -> None:
         super().__init__()
-        self._left = length
+        self.left = length
         self.finished = not length
+
+    def skip(self, count: int) -> None:
+        """So many octets, at most those that are L{left}, have gone another way."""
+        self.left -= count
+        self.finished = not self.left
 
     def receive(self, data: bytes) -> bytes:
         size = len(data)
-        if size < self._left:
-            self._left -= size
+        if size < self.left:
+            self.left -= size
             return data
         if self.finished:
             raise RuntimeError("receive() after the end")
         self.finished = True
-        self.rest = data[self._left :]
-        return data[: self._left]
+        self.rest = data[self.left :]
+        return data[: self.left]
 
 
 class UntilCloseReader(_Reader):

@@ -373,3 +373,24 @@ def test_an_answer_that_asks_for_an_upgrade(status: int, fields: bytes, told: by
     proxy.client.deliver(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     proxy.origins[0].deliver(b"HTTP/1.1 %d X\r\nDate: a\r\n%bContent-Length: 0\r\n\r\n" % (status, fields))
     assert proxy.client.take() == b"HTTP/1.1 %d X\r\nDate: a\r\nContent-Length: 0\r\n%b\r\n" % (status, told)
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(b"Content-Length: 5", b"hello"), (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\n\r\n")],
+)
+def test_body_that_comes_between_two_connections(framing: bytes, body: bytes) -> None:
+    """What a client sends while its request waits to be sent again belongs to it all the same."""
+    proxy = MemoryProxy(waits=True)
+    proxy.client.deliver(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    proxy.endpoint.accept()
+    proxy.origins[0].deliver(NOTHING)
+    proxy.client.deliver(b"PUT / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing)
+    proxy.origins[0].end()
+    proxy.clock.advance(0)
+    proxy.client.deliver(body)
+    proxy.endpoint.accept()
+    assert body_of(proxy.origins[1].take()) == (b"hello", b"")
+    proxy.origins[1].deliver(NOTHING)
+    assert proxy.client.take() == 2 * NOTHING
+    assert [record.received for record in proxy.records] == [0, 5]
