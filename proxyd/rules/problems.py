@@ -17,7 +17,8 @@ class Document(BaseModel):
     """A mapping of a configuration: keys in camel case, nothing unknown, nothing converted."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, validate_default=False, allow_inf_nan=False
+        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, validate_default=False, allow_inf_nan=False,
+        defer_build=True,
     )
 
 
