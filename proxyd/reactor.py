@@ -27,7 +27,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from twisted.internet import tcp, unix
 from twisted.internet.epollreactor import EPOLLIN, EPollReactor
@@ -42,6 +42,13 @@ from proxyd.splicing import ISplicing, Pipe
 log = Logger()
 
 
+SMALL: Final = 64 * 1024
+"""Octets that are received at once, as Twisted has it."""
+
+LARGE: Final = 256 * 1024
+"""Octets that are received at once from whoever has just sent more than L{SMALL}."""
+
+
 @implementer(ISplicing)
 class _Prompt:
     """
@@ -53,6 +60,7 @@ class _Prompt:
 
     reactor: Any
     socket: Any
+    protocol: Any
     bufferSize: int
     connected: int
     dataBuffer: bytes
@@ -98,7 +106,7 @@ class _Prompt:
 
     def doRead(self) -> Any:
         if self._splicing is None:
-            return super().doRead()  # type: ignore[misc]
+            return self._receive()
         sink, moved = self._splicing
         try:
             if sink._is_free():
@@ -120,16 +128,42 @@ class _Prompt:
         moved(count)
         return None
 
+    def _receive(self) -> Any:
+        return super().doRead()  # type: ignore[misc]
+
     def connectionLost(self, reason: Failure) -> None:
         self._splicing = None
         super().connectionLost(reason)  # type: ignore[misc]
 
 
-class _TCPServer(_Prompt, tcp.Server):
+class _PromptTCP(_Prompt):
+    """The same, which receives more at once for as long as there is more."""
+
+    _room = SMALL
+
+    def _receive(self) -> Any:
+        room = self._room
+        try:
+            data = self.socket.recv(room)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        if len(data) == room:
+            self._room = LARGE
+        elif room == LARGE:
+            self._room = SMALL
+        self.protocol.dataReceived(data)
+        return None
+
+
+class _TCPServer(_PromptTCP, tcp.Server):
     pass
 
 
-class _TCPClient(_Prompt, tcp.Client):
+class _TCPClient(_PromptTCP, tcp.Client):
     pass
 
 

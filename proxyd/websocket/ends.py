@@ -19,6 +19,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from proxyd.splicing import WORTH, can_splice
 from proxyd.transports import cut_off, give_to, unsent
 from proxyd.websocket.closing import INTERNAL_ERROR, close_payload
 from proxyd.websocket.frames import CLOSE, PING, Follower, Notice, Violation, control_frame
@@ -82,6 +83,7 @@ class End:
         "__weakref__",
         "_close_code",
         "_heard",
+        "_is_moving",
         "_now",
         "_relay",
         "_unsent",
@@ -106,6 +108,7 @@ class End:
         self._now = now
         self._close_code = 0
         self._heard = -1
+        self._is_moving = False
         self._unsent = 0
         self.taking = 0.0
         self.transport = transport
@@ -130,6 +133,19 @@ class End:
         else:
             self._write(octets)
             self.active = self._now()
+            if self.follower.left > WORTH:
+                self._move()
+
+    def _move(self) -> None:
+        """Have the rest of a long frame moved, all but its last octet: what waits for its end has to notice that."""
+        count = self.follower.left - 1
+        if can_splice(self.transport, self.other.transport, count):
+            self._is_moving = True
+            self.transport.splice(self.other.transport, count, self._moved)
+
+    def _moved(self, count: int) -> None:
+        self.follower.skip(count)
+        self.active = self._now()
 
     def _heed(self, notice: Notice) -> None:
         if notice.octets:
@@ -180,6 +196,8 @@ class End:
         """Nothing that the peer sends goes on any more."""
         if not self.follower.is_shut:
             self.follower.shut()
+            if self._is_moving:
+                self.transport.splice(self.other.transport, 0, self._moved)
             if self.other.is_full and self.state is not State.LOST:
                 # Its Close, or its end, is still to be seen.
                 self.transport.resumeProducing()

@@ -161,6 +161,7 @@ class Follower:
     control frame (at most 130): it is judged before it goes on.
 
     @ivar is_shut: nothing is forwarded any more.
+    @ivar left: octets still to come of the frame that is on its way.
     @ivar octets: how many have been forwarded.
     @ivar messages: how many messages' last frames have been seen.
     @ivar others: how many other frames: fragments and control frames.
@@ -173,12 +174,12 @@ class Follower:
         "_held",
         "_is_halting",
         "_is_over",
-        "_left",
         "_mark",
         "_message_size",
         "_sizes",
         "_wholes",
         "is_shut",
+        "left",
         "messages",
         "octets",
         "others",
@@ -194,7 +195,7 @@ class Follower:
         self._sizes = grammar.sizes
         self._wholes = grammar.wholes
         self._expected = grammar.starts
-        self._left = 0
+        self.left = 0
         self._held = b""
         self._message_size = 0
         self._is_halting = self.is_shut = self._is_over = False
@@ -203,7 +204,7 @@ class Follower:
     @property
     def is_between_frames(self) -> bool:
         """Whether what has been forwarded ends with a frame."""
-        return not self._left
+        return not self.left
 
     @property
     def frames(self) -> int:
@@ -219,6 +220,11 @@ class Follower:
         self.is_shut = True
         self._is_halting = False
         self._wholes = _NONE
+
+    def skip(self, count: int) -> None:
+        """So many octets of the frame on its way, fewer than are L{left}, have been forwarded by another way."""
+        self.left -= count
+        self.octets += count
 
     def receive(self, data: bytes) -> bytes | Notice:
         """
@@ -238,10 +244,10 @@ class Follower:
         size = len(data)
         if self._is_over:
             return Notice()
-        if self._left > size:
-            self._left -= size
+        if self.left > size:
+            self.left -= size
             return self._passed(data) or Notice(is_active=True)
-        at, self._left = self._left, 0
+        at, self.left = self.left, 0
         if self._is_halting:
             self._is_halting = False
             self._choose_way()
@@ -325,7 +331,7 @@ class Follower:
                 violation = self._explain(first)
                 break
         if at > size:
-            self._left = at - size
+            self.left = at - size
             at = size
         octets = self._passed(kept + data[start:at] if kept else data[start:at])
         self._is_over = is_close or violation is not None
@@ -360,7 +366,7 @@ class Follower:
 
     def _choose_way(self) -> None:
         """Whether the next segment may be a whole short message."""
-        if self._left or self._held or self._is_over or self.is_shut or self._expected is not self._grammar.starts:
+        if self.left or self._held or self._is_over or self.is_shut or self._expected is not self._grammar.starts:
             self._wholes = _NONE
         else:
             self._wholes = self._grammar.wholes

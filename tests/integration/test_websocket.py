@@ -24,6 +24,9 @@ from tests.support.wire import PATIENCE_S, Message, Origin, Wire, wait_until_ref
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 SIDES = ["client", "origin"]
 
+WITHIN = pytest.mark.parametrize(("size", "sent"), [(1000, 500), (400_000, 250_000)], ids=["short", "long"])
+"""A frame's size, and what of it is on its way.  The rest of a long one goes from socket to socket in the kernel."""
+
 
 class Site:
     """
@@ -803,8 +806,11 @@ def test_frames_stay_as_they_are(site: Site, side: str) -> None:
         + one.frame(PONG) + one.frame(CONTINUATION, b"upon", fin=False) + one.frame(CONTINUATION, b" a time")
         + one.frame(PING, b"p" * 125) + one.frame(BINARY) + one.frame(TEXT, "\xe4\u20ac".encode())
     )
-    one.wire.send(octets)
-    assert other.wire.read(len(octets)) == octets
+    long = octets + one.frame(TEXT, b"long" * 100_000, fin=False) + one.frame(CONTINUATION, b"er" * 75_000) + octets
+    sending = threading.Thread(target=one.wire.send, args=(long,))
+    sending.start()
+    assert other.wire.read(len(long)) == long
+    sending.join()
     for octet in octets:
         one.wire.send(bytes((octet,)))
     assert other.wire.read(len(octets)) == octets
@@ -958,16 +964,17 @@ def test_a_message_inside_another(site: Site, side: str) -> None:
     assert site.logged()[3] == f"{side} websocket_error: a new message inside another"
 
 
+@WITHIN
 @pytest.mark.parametrize("side", SIDES)
-def test_a_violation_of_who_is_within_a_frame(site: Site, side: str) -> None:
+def test_a_violation_of_who_is_within_a_frame(site: Site, side: str, size: int, sent: int) -> None:
     """A Close cannot be put into a frame that is on its way there: that side is cut off instead."""
     one, other = site.open().seen_from(side)
-    octets = other.frame(TEXT, b"half a frame")
-    other.wire.send(octets[:9])
-    one.wire.read(9)
+    octets = other.frame(TEXT, b"a" * size)
+    other.wire.send(octets[:sent])
+    one.wire.read(sent)
     one.sends(0x3)
     one.wire.assert_cut()
-    other.wire.send(octets[9:])
+    other.wire.send(octets[sent:])
     other.is_closed(1011)
 
 
@@ -1098,13 +1105,14 @@ def test_a_loss(site: Site, side: str, end: str) -> None:
     assert site.logged()[3] == f"{side} went away without a Close"
 
 
+@WITHIN
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("end", ["close", "reset"])
-def test_a_loss_within_a_frame(site: Site, side: str, end: str) -> None:
+def test_a_loss_within_a_frame(site: Site, side: str, end: str, size: int, sent: int) -> None:
     """A Close would be taken for a part of it: the other side is cut off."""
     one, other = site.open().seen_from(side)
-    one.wire.send(one.frame(BINARY, b"a" * 1000)[:500])
-    other.wire.read(500)
+    one.wire.send(one.frame(BINARY, b"a" * size)[:sent])
+    other.wire.read(sent)
     getattr(one.wire, end)()
     other.wire.assert_cut()
     assert site.logged()[3] == f"{side} went away without a Close"
@@ -1242,20 +1250,21 @@ def test_drain(start, rule, opened) -> None:
     assert proxy.process.wait(PATIENCE_S) == -signal.SIGTERM
 
 
+@WITHIN
 @pytest.mark.parametrize("side", SIDES)
-def test_drain_within_a_frame(start, rule, opened, side: str) -> None:
+def test_drain_within_a_frame(start, rule, opened, side: str, size: int, sent: int) -> None:
     """The frame that is on its way passes whole, and nothing after it but the Close."""
     proxy = start(rules=[rule])
     one, other = opened(proxy).seen_from(side)
-    octets = one.frame(BINARY, b"a" * 1000)
-    one.wire.send(octets[:500])
-    other.wire.read(500)
+    octets = one.frame(BINARY, b"a" * size)
+    one.wire.send(octets[:sent])
+    other.wire.read(sent)
     proxy.terminate()
     one.gets_close(1001)
     proxy.output.wait_for("draining: 1 connections")
     other.wire.assert_silent()
-    one.wire.send(octets[500:] + one.frame(TEXT, b"too late"))
-    assert other.wire.read(len(octets) - 500) == octets[500:]
+    one.wire.send(octets[sent:] + one.frame(TEXT, b"too late"))
+    assert other.wire.read(len(octets) - sent) == octets[sent:]
     other.gets_close(1001)
     other.closes(1001)
     one.closes(1001)
