@@ -10,8 +10,7 @@ agreed end to end, so that their fields cross as they are.
 
 from __future__ import annotations
 
-from base64 import b64encode
-from binascii import Error, a2b_base64
+from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Iterable
 from hashlib import sha1
 from typing import NamedTuple
@@ -33,7 +32,9 @@ HANDSHAKE = frozenset(
 
 _CROSSING = HANDSHAKE - {b"sec-websocket-accept", b"sec-websocket-key"}
 
-_KEY_SIZE = 16
+KEY_SIZE = 16
+"""Octets of the nonce that a C{Sec-WebSocket-Key} is (RFC 6455 section 4.1)."""
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SWITCH: Fields = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]
 """What says that WebSocket is spoken from here on, or asks for it."""
@@ -65,7 +66,7 @@ def is_upgrade(head: RequestHead) -> bool:
 
 def _is_key(lines: list[bytes]) -> bool:
     try:
-        return len(lines) == 1 and len(a2b_base64(lines[0], strict_mode=True)) == _KEY_SIZE
+        return len(lines) == 1 and len(a2b_base64(lines[0], strict_mode=True)) == KEY_SIZE
     except Error:
         return False
 
@@ -89,9 +90,14 @@ def extension_names(lines: Iterable[bytes]) -> list[bytes]:
     return [member.partition(b";")[0].rstrip(b" \t") for member in _members(lines)]
 
 
+def as_key(nonce: bytes) -> bytes:
+    """The C{Sec-WebSocket-Key} of L{KEY_SIZE} random octets (RFC 6455 section 4.1)."""
+    return b2a_base64(nonce, newline=False)
+
+
 def accept_for(key: bytes) -> bytes:
     """The C{Sec-WebSocket-Accept} for this key (RFC 6455 section 4.2.2)."""
-    return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
+    return b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
 def check_switch(response: ResponseHead, key: bytes, offer: Offer) -> None:

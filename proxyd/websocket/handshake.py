@@ -1,10 +1,10 @@
 """
-Autobahn's protocols without a socket, to carry the opening handshakes.
+Autobahn's protocols without a socket.
 
 The heads that go over the wire are read and written by C{http/} and checked by
 C{http/upgrade}; Autobahn's own reading of heads refuses some that are legal
-and takes octet 0x85 for a line's end.  So each of its protocols is fed a head
-of ours that says the same in its plainest form, and is let go once it is open.
+and takes octet 0x85 for a line's end.  So its protocol is fed a head of ours
+that says the same in its plainest form.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The origin server's end of the opening handshake.
+Autobahn's half of the opening handshake with an origin server, for a client's own connection.
 
 @see: RFC 6455 section 4.1
 """

@@ -13,6 +13,7 @@ from proxyd.http.upgrade import (
     HANDSHAKE,
     Offer,
     accept_for,
+    as_key,
     check_switch,
     is_upgrade,
     offer,
@@ -84,6 +85,11 @@ def test_is_upgrade(change: dict[bytes, bytes], more: list[bytes], start: bytes,
 def test_accept() -> None:
     """The example of RFC 6455 section 1.3."""
     assert accept_for(KEY) == ACCEPT
+
+
+def test_a_nonce_as_a_key() -> None:
+    """The nonce of the example in RFC 6455 section 1.3, without a line's end."""
+    assert as_key(b"the sample nonce") == KEY
 
 
 def test_offer() -> None:
