@@ -23,6 +23,7 @@ slowly, and as long as nobody sets the clock.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -30,7 +31,8 @@ from time import monotonic
 from typing import Any, Final, cast
 
 from twisted.internet import tcp, unix
-from twisted.internet.epollreactor import EPOLLIN, EPollReactor
+from twisted.internet.epollreactor import EPOLLIN, EPOLLOUT, EPollReactor
+from twisted.internet.error import getConnectError
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST, installReactor
 from twisted.logger import Logger
@@ -164,7 +166,62 @@ class _TCPServer(_PromptTCP, tcp.Server):
 
 
 class _TCPClient(_PromptTCP, tcp.Client):
-    pass
+    """
+    Connects with half of the system calls, and to an address at once.
+
+    Twisted's own begins in the next turn of the loop, and calls C{connect} a second time to hear that all is well.
+    """
+
+    connector: Any
+    realAddress: Any
+    reactor: Any
+
+    def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
+        if whenDone is None or self._requiresResolution or self.addressFamily != socket.AF_INET:
+            super()._finishInit(whenDone, skt, error, reactor)
+            return
+        tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
+        self.realAddress = self.addr
+        result = skt.connect_ex(self.realAddress)
+        if result == errno.EINPROGRESS:
+            self._wait()
+        else:
+            # The connector does not know this transport yet.
+            reactor.callLater(0, self._begun, result)
+
+    def doConnect(self) -> None:
+        """Begin, where the address had to be found first."""
+        if hasattr(self, "connector"):  # not given up meanwhile
+            self._begun(self.socket.connect_ex(self.realAddress))
+
+    def _begun(self, result: int) -> None:
+        if not hasattr(self, "connector"):
+            return
+        if result == errno.EINPROGRESS:
+            self._wait()
+        elif result:
+            self.failIfNotConnected(getConnectError((result, os.strerror(result))))
+        else:
+            self._connectDone()
+
+    def _wait(self) -> None:
+        self.doRead = self.doWrite = self._ended  # type: ignore[method-assign]
+        self.reactor.addConnecting(self)
+
+    def _ended(self) -> None:
+        """The attempt has come to its end, one way or the other."""
+        result = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if result:
+            # It may be called for both, and is its own prisoner no more.
+            self.doRead = self.doWrite = _nothing  # type: ignore[method-assign]
+        else:
+            del self.doRead, self.doWrite
+            self.stopWriting()
+        self._begun(result)
+
+
+def _nothing() -> None:
+    """What a connection that was not made does when it is told to read or write."""
 
 
 class _TCPPort(tcp.Port):
@@ -256,6 +313,14 @@ class PromptReactor(EPollReactor):
         # A port makes its transports from this attribute, whose documentation invites replacing it.
         listening.transport = _TCPServer
         return cast(IListeningPort, listening)
+
+    def addConnecting(self, client: _TCPClient) -> None:
+        """Both a reader and a writer, in one system call: an attempt that fails is told apart only so."""
+        fd = client.fileno()
+        self._poller.register(fd, EPOLLIN | EPOLLOUT)
+        self._reads.add(fd)
+        self._writes.add(fd)
+        self._selectables[fd] = client
 
     def doPoll(self, timeout: float | None) -> None:
         try:

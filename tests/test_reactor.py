@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorCore, IReactorFDSet, IReactorUNIX
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectError, ConnectionRefusedError, UserError
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IReactorCore,
+    IReactorFDSet,
+    IReactorUNIX,
+    IResolverSimple,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
 from twisted.logger import globalLogPublisher
@@ -547,15 +555,100 @@ def test_connection_lost_by_another(reactor: PromptReactor, tmp_path: Path) -> N
     second.close(reactor)
 
 
-def test_refused(reactor: PromptReactor) -> None:
-    """A connection that cannot be made is reported."""
-    failed: list[Failure] = []
+@implementer(IResolverSimple)
+class Names:
+    """Knows one name, without a thread."""
 
-    class Client(Recorders):
-        def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
-            failed.append(reason)
+    def getHostByName(self, name: str, timeout: object = ()) -> Deferred[str]:
+        """As a resolver."""
+        assert name == "localhost"
+        return succeed("127.0.0.1")
 
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        reactor.connectTCP("127.0.0.1", unused.getsockname()[1], Client())
-        turn_until(reactor, lambda: failed)
+
+class Attempts(Recorders):
+    """Keeps why there is no connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reason: Failure | None = None
+
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+        """It never was."""
+        self.reason = reason
+
+
+def unused_port(address: str = "127.0.0.1") -> int:
+    """A port that nobody listens on."""
+    with socket.create_server((address, 0)) as one:
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("127.0.0.1", ConnectionRefusedError),
+        ("localhost", ConnectionRefusedError),
+        ("255.255.255.255", ConnectError),
+    ],
+)
+def test_no_connection(reactor: PromptReactor, host: str, reason: type[Exception]) -> None:
+    """Why there is none is told, to an address and to a name, and never before the attempt has been returned."""
+    reactor.installResolver(Names())
+    factory = Attempts()
+    connector = reactor.connectTCP(host, unused_port(), factory)
+    assert factory.reason is None
+    turn_until(reactor, lambda: factory.reason)
+    assert factory.reason is not None
+    factory.reason.trap(reason)
+    assert connector.transport is None
+    assert not factory.made
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "255.255.255.255"])
+def test_attempt_given_up(reactor: PromptReactor, host: str) -> None:
+    """Whoever stops an attempt at once hears of that, and of nothing else."""
+    reactor.installResolver(Names())
+    factory = Attempts()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        reactor.connectTCP(host, listening.getsockname()[1], factory).stopConnecting()
+        assert factory.reason is not None
+        factory.reason.trap(UserError)
+        for _ in range(3):
+            reactor.iterate(0)
+    assert not factory.made
+
+
+def test_name(reactor: PromptReactor) -> None:
+    """A name is looked up before the attempt begins."""
+    reactor.installResolver(Names())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        factory = Attempts()
+        reactor.connectTCP("localhost", listening.getsockname()[1], factory)
+        turn_until(reactor, lambda: factory.made and factory.made[0].transport)
+        pair = Pair(factory.made[0], listening.accept()[0])
+    pair.other.sendall(b"hello")
+    turn_until(reactor, lambda: pair.protocol.received == b"hello")
+    pair.close(reactor)
+
+
+def test_other_speaks_first(reactor: PromptReactor) -> None:
+    """What is there already when the connection is made is not lost."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        factory = Attempts()
+        reactor.connectTCP("127.0.0.1", listening.getsockname()[1], factory)
+        pair = Pair(Recorder(), listening.accept()[0])
+        pair.other.sendall(b"greeting")
+        turn_until(reactor, lambda: factory.made and factory.made[0].received == b"greeting")
+    pair.protocol = factory.made[0]
+    pair.transport.write(b"answer")
+    assert pair.other.recv(100) == b"answer"
+    pair.close(reactor)
+
+
+def test_address_of_ipv6(reactor: PromptReactor) -> None:
+    """An address of IPv6 is connected to, too."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
+        factory = Attempts()
+        reactor.connectTCP("::1", listening.getsockname()[1], factory)
+        turn_until(reactor, lambda: factory.made and factory.made[0].transport)
+        Pair(factory.made[0], listening.accept()[0]).close(reactor)
