@@ -146,7 +146,9 @@ class OriginEndpoint:
                 reactor, route, route.proxy, timeout or FOREVER_S, evaluator(route.proxy.source), guard
             )
         else:
-            self._endpoint = _endpoint(reactor, route, timeout or FOREVER_S, guard)
+            # On a direct way the deadline over everything is that of its connections, too.
+            of_each = None if route.proxy is None else timeout or FOREVER_S
+            self._endpoint = _endpoint(reactor, route, of_each, guard)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
@@ -222,7 +224,7 @@ def _pac_endpoint(
     return PacEndpoint(evaluator, way, route.host, route.port, candidate)
 
 
-def _endpoint(reactor: Any, route: Route, timeout: float, guard: Guard | None) -> IStreamClientEndpoint:
+def _endpoint(reactor: Any, route: Route, timeout: float | None, guard: Guard | None) -> IStreamClientEndpoint:
     name, proxy, tls = route.name, route.proxy, route.tls
     if not isinstance(proxy, ProxySettings):
         is_tcp = route.endpoint is None and route.socket is None
@@ -240,7 +242,7 @@ def _endpoint(reactor: Any, route: Route, timeout: float, guard: Guard | None) -
     return _Hop(inside, "proxy_tls_handshake", lambda cause: _tls_inside_error(cause, name))
 
 
-def _directly(reactor: Any, route: Route, timeout: float) -> IStreamClientEndpoint:
+def _directly(reactor: Any, route: Route, timeout: float | None) -> IStreamClientEndpoint:
     if route.endpoint is not None:
         try:
             endpoint: IStreamClientEndpoint = clientFromString(reactor, route.endpoint)
@@ -253,18 +255,18 @@ def _directly(reactor: Any, route: Route, timeout: float) -> IStreamClientEndpoi
     return host_endpoint(reactor, route.host, route.port, timeout)
 
 
-def host_endpoint(reactor: Any, host: str, port: int, timeout: float) -> IStreamClientEndpoint:
+def host_endpoint(reactor: Any, host: str, port: int, timeout: float | None) -> IStreamClientEndpoint:
     """
     TCP to a host.
 
-    @param timeout: seconds for each of its addresses.
+    @param timeout: seconds for each of its addresses; L{None} where whoever connects keeps the time.
     """
     if isIPAddress(host):
         # HostnameEndpoint would ask a thread to resolve the address: a third of a connection's cost.
-        return TCP4ClientEndpoint(reactor, host, port, timeout=timeout)
+        return TCP4ClientEndpoint(reactor, host, port, timeout=timeout)  # type: ignore[arg-type]
     if isIPv6Address(host):
         return TCP6ClientEndpoint(reactor, host, port, timeout=timeout)
-    return HostnameEndpoint(reactor, host, port, timeout=timeout)
+    return HostnameEndpoint(reactor, host, port, timeout=timeout or FOREVER_S)
 
 
 def _guarded(
@@ -274,7 +276,7 @@ def _guarded(
 
 
 def through(
-    reactor: Any, proxy: ProxySettings, host: str, port: int, timeout: float, guard: Guard | None = None
+    reactor: Any, proxy: ProxySettings, host: str, port: int, timeout: float | None, guard: Guard | None = None
 ) -> IStreamClientEndpoint:
     """
     A target through a proxy, without TLS of its own.
