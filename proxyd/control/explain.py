@@ -275,7 +275,7 @@ def _sent(
         forwarded=snapshot.forwarded,
     )
     if head.upgrade and is_upgrade(head):
-        octets = outgoing.upgrade_fields(head, told, request_handshake_fields(head, _KEY))
+        octets = outgoing.upgrade_fields(head, told, request_handshake_fields(head.fields, _KEY))
     else:
         octets = outgoing.fields(head, told)
     own = {name.lower() for name, value in match.rule.headers if value is not None}

@@ -74,6 +74,7 @@ class Channel(protocol.Protocol):
     @ivar head: the present request.
     @ivar record: what the access log will say of it.
     @ivar request_trailers: those of its body, when that has ended.
+    @ivar upgrading: it asks for a WebSocket.
     @ivar peer: the address of the other end; empty on a UNIX socket.
     @ivar port: the local port; 0 on a UNIX socket.
     @ivar secure: whether the client came over TLS.
@@ -87,6 +88,7 @@ class Channel(protocol.Protocol):
         self.site = site
         self.settings = site.settings
         self.request_trailers: Fields = []
+        self.upgrading = False
         self.peer = ""
         self._silent: str | None = None  # the address towards which this counts until its first request
         self.port = -1
@@ -103,7 +105,6 @@ class Channel(protocol.Protocol):
         self._reader: BodyReader | None = None
         self._body_limit = 0
         self._reading_body = False
-        self._upgrading = False
         self._refusing = False
         # The present answer
         self._minor = 1
@@ -276,7 +277,7 @@ class Channel(protocol.Protocol):
         self._state = State.BUSY
         self._head_sent = self._chunked = self._responder_full = self._refusing = False
         # What the client sends ahead is of another protocol then, and no request.
-        self._upgrading = bool(head.upgrade) and is_upgrade(head)
+        self.upgrading = bool(head.upgrade) and is_upgrade(head)
         self._minor = head.minor
         self._keep = head.keep_alive and not site.draining
         self._reader = request_body(head)
@@ -498,7 +499,7 @@ class Channel(protocol.Protocol):
                 payload = chunk(payload) + last_chunk(trailers or []) if ended else chunk(payload)
             else:
                 self._keep = False
-        if self._reader is not None or (self._upgrading and self._buffer):
+        if self._reader is not None or (self.upgrading and self._buffer):
             # An answer before the request's end: what follows cannot be told from the rest of its body,
             # nor after a refused upgrade from frames.
             self._keep = False
@@ -553,7 +554,7 @@ class Channel(protocol.Protocol):
     def _answered(self) -> None:
         self._finish_record()
         self._responder = None
-        if not self._keep or (self._upgrading and self._buffer):
+        if not self._keep or (self.upgrading and self._buffer):
             # Behind a refused upgrade there may be frames that came while its answer was on its way.
             self.close()
             return

@@ -11,7 +11,7 @@ spelling belong to whoever sent them.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 
 Field = tuple[bytes, bytes]
 Fields = list[Field]
@@ -98,6 +98,20 @@ def values(fields: Iterable[Field], name: bytes) -> list[bytes]:
     @param name: in lower case.
     """
     return [value for given, value in fields if given.lower() == name]
+
+
+def gathered(fields: Iterable[Field], names: Container[bytes]) -> dict[bytes, list[bytes]]:
+    """
+    The values of several fields, line by line, found in one pass: under the names in lower case that are there.
+
+    @param names: in lower case.
+    """
+    found: dict[bytes, list[bytes]] = {}
+    for given, value in fields:
+        name = given.lower()
+        if name in names:
+            found.setdefault(name, []).append(value)
+    return found
 
 
 def tokens(lines: Iterable[bytes]) -> list[bytes]:

@@ -11,12 +11,12 @@ agreed end to end, so that their fields cross as they are.
 from __future__ import annotations
 
 from binascii import Error, a2b_base64, b2a_base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from typing import NamedTuple
 
 from proxyd.errors import ResponseMalformed
-from proxyd.http.fields import Fields, end_to_end, tokens, values
+from proxyd.http.fields import Field, Fields, end_to_end, gathered, tokens, values
 from proxyd.http.head import RequestHead, ResponseHead
 
 HANDSHAKE = frozenset(
@@ -31,6 +31,8 @@ HANDSHAKE = frozenset(
 """The lower-case names of the fields that L{request_handshake_fields} provides."""
 
 _CROSSING = HANDSHAKE - {b"sec-websocket-accept", b"sec-websocket-key"}
+_OFFERING = frozenset((b"sec-websocket-extensions", b"sec-websocket-protocol"))
+_AGREEING = _OFFERING | {b"sec-websocket-accept", b"upgrade"}
 
 KEY_SIZE = 16
 """Octets of the nonce that a C{Sec-WebSocket-Key} is (RFC 6455 section 4.1)."""
@@ -52,6 +54,9 @@ class Offer(NamedTuple):
     extensions: tuple[bytes, ...]
 
 
+_NOTHING = Offer((), ())
+
+
 def is_upgrade(head: RequestHead) -> bool:
     """Whether this asks for a WebSocket (RFC 6455 section 4.2.1); its version is the origin server's to judge."""
     return (
@@ -64,18 +69,30 @@ def is_upgrade(head: RequestHead) -> bool:
     )
 
 
-def _is_key(lines: list[bytes]) -> bool:
+def _is_key(lines: Sequence[bytes]) -> bool:
     try:
         return len(lines) == 1 and len(a2b_base64(lines[0], strict_mode=True)) == KEY_SIZE
     except Error:
         return False
 
 
-def offer(head: RequestHead) -> Offer:
-    """What may be in the answer to this."""
+def handshake_of(head: RequestHead) -> Fields:
+    """The client's fields of the opening handshake: L{HANDSHAKE}."""
+    return [field for field in head.fields if field[0].lower() in HANDSHAKE]
+
+
+def offer(asked: Iterable[Field]) -> Offer:
+    """
+    What may be in the answer to this.
+
+    @param asked: at least L{handshake_of} the request.
+    """
+    found = gathered(asked, _OFFERING)
+    if not found:
+        return _NOTHING
     return Offer(
-        tuple(_members(values(head.fields, b"sec-websocket-protocol"))),
-        tuple(extension_names(values(head.fields, b"sec-websocket-extensions"))),
+        tuple(_members(found.get(b"sec-websocket-protocol", ()))),
+        tuple(extension_names(found.get(b"sec-websocket-extensions", ()))),
     )
 
 
@@ -100,40 +117,44 @@ def accept_for(key: bytes) -> bytes:
     return b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
-def check_switch(response: ResponseHead, key: bytes, offer: Offer) -> None:
+def check_switch(response: ResponseHead, key: bytes, offer: Offer) -> tuple[bytes, ...]:
     """
     Make sure that the origin server now speaks WebSocket, and as was offered.
 
     @param key: the one that was sent to the origin server.
 
+    @return: the names of the extensions that it has chosen.
+
     @raise ResponseMalformed: it does not (RFC 6455 section 4.1, the checks of a client).
     """
-    fields = response.fields
-    protocols = values(fields, b"sec-websocket-protocol")
+    found = gathered(response.fields, _AGREEING)
+    protocols = found.get(b"sec-websocket-protocol", ())
+    extensions = tuple(extension_names(found.get(b"sec-websocket-extensions", ())))
     if response.status != 101:
         problem = "the status is not 101"
-    elif tokens(values(fields, b"upgrade")) != [b"websocket"]:
+    elif tokens(found.get(b"upgrade", ())) != [b"websocket"]:
         problem = "Upgrade is not websocket"
     elif b"upgrade" not in response.connection:
         problem = "Connection does not list upgrade"
-    elif values(fields, b"sec-websocket-accept") != [accept_for(key)]:
+    elif found.get(b"sec-websocket-accept") != [accept_for(key)]:
         problem = "Sec-WebSocket-Accept is wrong"
     elif len(protocols) > 1 or not set(protocols).issubset(offer.protocols):
         problem = "the subprotocol was not offered"
-    elif not set(extension_names(values(fields, b"sec-websocket-extensions"))).issubset(offer.extensions):
+    elif not set(extensions).issubset(offer.extensions):
         problem = "an extension was not offered"
     else:
-        return
+        return extensions
     raise ResponseMalformed(f"no WebSocket: {problem}", stage="response", error_type="http_upgrade_failed")
 
 
-def request_handshake_fields(head: RequestHead, key: bytes) -> Fields:
+def request_handshake_fields(asked: Iterable[Field], key: bytes) -> Fields:
     """
     The fields that ask the origin server for what the client asked for.
 
+    @param asked: at least L{handshake_of} the request.
     @param key: the client's, or one of our own.
     """
-    crossing = [field for field in head.fields if field[0].lower() in _CROSSING]
+    crossing = [field for field in asked if field[0].lower() in _CROSSING]
     return [*SWITCH, (b"Sec-WebSocket-Key", key), *crossing]
 
 

@@ -36,6 +36,7 @@ from twisted.internet.error import (
     UnknownHostError,
 )
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
@@ -153,8 +154,15 @@ class OriginEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
         if self._timeout:
-            connecting.addTimeout(self._timeout, self._reactor, self._too_slow)
+            # Not addTimeout, which makes three closures and two callbacks of it.
+            connecting.addBoth(self._done, self._reactor.callLater(self._timeout, connecting.cancel))
         return connecting
+
+    def _done(self, result: IProtocol | Failure, deadline: IDelayedCall) -> Any:
+        if deadline.active():
+            deadline.cancel()
+            return result
+        return self._too_slow(result, self._timeout)
 
     def _too_slow(self, result: IProtocol | Failure, timeout: float) -> Any:
         cause = result.value if isinstance(result, Failure) else None

@@ -22,7 +22,6 @@ from proxyd.forward.resources import serve_resource
 from proxyd.http.forwarded import forwarding
 from proxyd.http.head import RequestHead
 from proxyd.http.trace import is_traced, traced
-from proxyd.http.upgrade import is_upgrade
 from proxyd.interfaces import IHeadResource
 from proxyd.rules.model import Match, Rule
 from proxyd.rules.outgoing import Outgoing
@@ -194,7 +193,7 @@ class RulesResource(Resource):
         outgoing, upstream = in_use.outgoing, in_use.upstream
         record.origin = upstream.name
         request_target = outgoing.request_target(match, target)
-        if head.upgrade and is_upgrade(head):
+        if channel.upgrading:
             if not rule.ws:
                 raise NoRuleMatches(f"rule {rule.id} takes no upgrades")
             switch = self._relays.upgrade(head, in_use.relaying)

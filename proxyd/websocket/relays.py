@@ -19,7 +19,7 @@ from proxyd.http.upgrade import (
     KEY_SIZE,
     as_key,
     check_switch,
-    extension_names,
+    handshake_of,
     offer,
     request_handshake_fields,
     response_handshake_fields,
@@ -110,16 +110,16 @@ class Switch:
     @ivar handshake: the fields that ask the origin server for a WebSocket.
     """
 
-    __slots__ = ("_agreed", "_head", "_key", "_options", "_relays", "handshake")
+    __slots__ = ("_agreed", "_asked", "_key", "_options", "_relays", "handshake")
 
     def __init__(self, relays: Relays, head: RequestHead, options: RelayOptions) -> None:
         self._relays = relays
-        self._head = head
+        self._asked = asked = handshake_of(head)
         self._options = options
         # Autobahn's own handshakes cost 80 us for each relay; the tests compare ours with them.
         self._key = as_key(os.urandom(KEY_SIZE))
         self._agreed: tuple[bytes, ...] = ()
-        self.handshake = request_handshake_fields(head, self._key)
+        self.handshake = request_handshake_fields(asked, self._key)
 
     def agreed(self, response: ResponseHead) -> Fields:
         """
@@ -133,10 +133,8 @@ class Switch:
         if self._relays.draining:
             # A client must not see a 101 that is closed at once.
             raise OverCapacity("an upgrade was agreed to while draining")
-        head = self._head
-        check_switch(response, self._key, offer(head))
-        self._agreed = tuple(extension_names(values(response.fields, b"sec-websocket-extensions")))
-        return response_handshake_fields(response, values(head.fields, b"sec-websocket-key")[0])
+        self._agreed = check_switch(response, self._key, offer(self._asked))
+        return response_handshake_fields(response, values(self._asked, b"sec-websocket-key")[0])
 
     def begin(self, channel: Channel, origin: OriginConnection, early: bytes) -> None:
         """

@@ -11,6 +11,7 @@ from proxyd.http.fields import (
     Fields,
     canonical,
     end_to_end,
+    gathered,
     serialize,
     tokens,
     trailers_to_forward,
@@ -31,6 +32,14 @@ def test_values_of_one_field_come_line_by_line() -> None:
     fields = [(b"Via", b"1"), (b"Host", b"h"), (b"VIA", b"2, 3")]
     assert values(fields, b"via") == [b"1", b"2, 3"]
     assert values(fields, b"te") == []
+
+
+@given(FIELDS)
+def test_values_of_several_fields_at_once(fields: Fields) -> None:
+    """What is gathered in one pass are the values of each, and nothing of those that are not there."""
+    names = {b"via", b"te", b"x-a"}
+    found = gathered(fields, names)
+    assert found == {name: lines for name in names if (lines := values(fields, name))}
 
 
 @pytest.mark.parametrize(
