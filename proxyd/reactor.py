@@ -232,6 +232,12 @@ class _TCPConnector(tcp.Connector):
     def _makeTransport(self) -> tcp.Client:
         return _TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)
 
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if self.state == "disconnected":
+            # As after an attempt that failed: else the two would know each other until the garbage collector comes.
+            self.transport = None
+
 
 class _UNIXServer(_Prompt, unix.Server):
     pass

@@ -21,8 +21,6 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
     UNIXClientEndpoint,
     clientFromString,
 )
@@ -55,6 +53,7 @@ from proxyd.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from proxyd.outbound.address import AddressEndpoint
 from proxyd.outbound.guard import Guard, GuardedEndpoint
 from proxyd.outbound.pac import PacEvaluator, PacRoute, pac_error
 from proxyd.outbound.pac_endpoint import GivenUpOn, PacEndpoint
@@ -269,11 +268,9 @@ def host_endpoint(reactor: Any, host: str, port: int, timeout: float | None) -> 
 
     @param timeout: seconds for each of its addresses; L{None} where whoever connects keeps the time.
     """
-    if isIPAddress(host):
+    if isIPAddress(host) or isIPv6Address(host):
         # HostnameEndpoint would ask a thread to resolve the address: a third of a connection's cost.
-        return TCP4ClientEndpoint(reactor, host, port, timeout=timeout)  # type: ignore[arg-type]
-    if isIPv6Address(host):
-        return TCP6ClientEndpoint(reactor, host, port, timeout=timeout)
+        return AddressEndpoint(reactor, host, port, timeout)
     return HostnameEndpoint(reactor, host, port, timeout=timeout or FOREVER_S)
 
 
