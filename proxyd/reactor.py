@@ -51,6 +51,9 @@ LARGE: Final = 256 * 1024
 """Octets that are received at once from whoever has just sent more than L{SMALL}."""
 
 
+_DONE: Final = Failure(CONNECTION_DONE)
+
+
 @implementer(ISplicing)
 class _Prompt:
     """
@@ -63,11 +66,14 @@ class _Prompt:
     reactor: Any
     socket: Any
     protocol: Any
+    producer: Any
     bufferSize: int
     connected: int
+    disconnecting: int
     dataBuffer: bytes
     TLS: bool
     _tempDataLen: int
+    _writeDisconnecting: bool
     _writeDisconnected: bool
     _aborting: bool
     _sendmsgQueue: Any = ()
@@ -100,6 +106,20 @@ class _Prompt:
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
+
+    def loseConnection(self) -> None:
+        if self.producer is None and not self.disconnecting and not self._writeDisconnecting and self._is_free():
+            # Twisted waits until the socket is writable, to send what is not there.
+            self.disconnecting = 1
+            self.reactor.removeReader(self)
+            self.reactor.callLater(0, self._end)
+        else:
+            super().loseConnection()  # type: ignore[misc]
+
+    def _end(self) -> None:
+        # Else it was lost meanwhile, or the queue's end is the connection's.
+        if self._is_free():
+            self.connectionLost(_DONE)
 
     def splice(self, sink: _Prompt, count: int, moved: Callable[[int], None]) -> None:
         """See L{ISplicing.splice}."""
@@ -188,6 +208,10 @@ class _TCPClient(_PromptTCP, tcp.Client):
         else:
             # The connector does not know this transport yet.
             reactor.callLater(0, self._begun, result)
+
+    def createInternetSocket(self) -> Any:
+        # As Twisted's, but that it is made to block no more twice.
+        return socket.socket(self.addressFamily, self.socketType)
 
     def doConnect(self) -> None:
         """Begin, where the address had to be found first."""

@@ -15,7 +15,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectionRefusedError, UserError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionRefusedError,
+    UserError,
+)
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IReactorCore,
@@ -332,6 +338,44 @@ def test_closing_with_octets_to_send(reactor: PromptReactor, pair: Pair) -> None
     pair.transport.write(data)
     pair.transport.loseConnection()
     assert read(reactor, pair.other, len(data)) == data
+    turn_until(reactor, lambda: pair.protocol.lost)
+    assert pair.other.recv(1) == b""
+
+
+def test_closing_with_nothing_to_send(reactor: PromptReactor, pair: Pair) -> None:
+    """The end comes at once, but not within the call; more than one of them is one."""
+    pair.transport.loseConnection()
+    pair.transport.loseConnection()
+    assert pair.protocol.lost is None
+    turn_until(reactor, lambda: pair.protocol.lost)
+    assert isinstance(pair.protocol.lost, Failure) and pair.protocol.lost.check(ConnectionDone)
+    assert pair.other.recv(1) == b""
+
+
+def test_written_after_closing(reactor: PromptReactor, pair: Pair) -> None:
+    """What is written before the end comes is sent, however much it is."""
+    data = b"x" * 4 * MEBIBYTE
+    pair.transport.loseConnection()
+    pair.transport.write(data)
+    assert read(reactor, pair.other, len(data)) == data
+    turn_until(reactor, lambda: pair.protocol.lost)
+    assert pair.other.recv(1) == b""
+
+
+def test_abort_after_closing(reactor: PromptReactor, tcp: Pair) -> None:
+    """Of two ends the harder one counts, once."""
+    tcp.transport.loseConnection()
+    tcp.transport.abortConnection()
+    turn_until(reactor, lambda: tcp.protocol.lost)
+    assert isinstance(tcp.protocol.lost, Failure) and tcp.protocol.lost.check(ConnectionAborted)
+    with pytest.raises(ConnectionResetError):
+        tcp.other.recv(1)
+
+
+def test_closing_after_half_close(reactor: PromptReactor, pair: Pair) -> None:
+    """The other direction ends, too."""
+    pair.transport.loseWriteConnection()
+    pair.transport.loseConnection()
     turn_until(reactor, lambda: pair.protocol.lost)
     assert pair.other.recv(1) == b""
 
