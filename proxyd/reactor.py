@@ -67,6 +67,7 @@ class _Prompt:
     socket: Any
     protocol: Any
     producer: Any
+    fileno: Callable[[], int]
     bufferSize: int
     connected: int
     disconnecting: int
@@ -107,11 +108,22 @@ class _Prompt:
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
 
+    def stopReading(self) -> None:
+        # The end of a connection stops both again and again, mostly when there is nothing to stop.
+        fd = self.fileno()
+        if fd in self.reactor.reading or fd < 0:
+            self.reactor.removeReader(self)
+
+    def stopWriting(self) -> None:
+        fd = self.fileno()
+        if fd in self.reactor.writing or fd < 0:
+            self.reactor.removeWriter(self)
+
     def loseConnection(self) -> None:
         if self.producer is None and not self.disconnecting and not self._writeDisconnecting and self._is_free():
             # Twisted waits until the socket is writable, to send what is not there.
             self.disconnecting = 1
-            self.reactor.removeReader(self)
+            self.stopReading()
             self.reactor.callLater(0, self._end)
         else:
             super().loseConnection()  # type: ignore[misc]
@@ -302,13 +314,19 @@ class PromptReactor(EPollReactor):
     The epoll reactor whose sockets write at once, and whose time nobody sets.
 
     @ivar pipe: what its sockets move octets through.
+    @ivar reading: the descriptors that are waited for to be readable.
+    @ivar writing: those that are to be writable.
     """
 
     seconds = staticmethod(monotonic)
+    _reads: set[int]
+    _writes: set[int]
 
     def __init__(self) -> None:
         self.pipe = Pipe()
         super().__init__()
+        self.reading = self._reads
+        self.writing = self._writes
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""

@@ -40,6 +40,13 @@ _MINORS = {b"HTTP/1.%d" % minor: minor for minor in range(10)}
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _CONTROLS = bytes(range(0x20)).replace(b"\t", b"") + b"\x7f"
 _KEEP_ALIVE = (b"keep-alive",)
+_USUAL_OPTIONS: dict[bytes, tuple[bytes, ...]] = {
+    b"keep-alive": _KEEP_ALIVE,
+    b"close": (b"close",),
+    b"Upgrade": (b"upgrade",),
+    b"upgrade": (b"upgrade",),
+    b"websocket": (b"websocket",),
+}
 _BODILESS = frozenset((204, 304))
 
 _DECISIVE = frozenset(
@@ -360,7 +367,7 @@ def _read_request_fields(head: RequestHead) -> None:
             elif key == b"transfer-encoding":
                 chunked = _read_coding(value, minor, chunked)
             elif key == b"upgrade":
-                upgrade += tuple(tokens((value,)))
+                upgrade += _options(value)
             elif key == b"expect":
                 # A client of 1.0 knows no 100 (RFC 9110 section 10.1.1).
                 expects_continue = minor > 0 and value.lower() == b"100-continue"
@@ -486,8 +493,8 @@ def _read_plainly(head: ResponseHead, octets: bytes, request_method: bytes) -> b
 
 
 def _options(value: bytes) -> tuple[bytes, ...]:
-    # The one value that nearly all clients send, without the 0.5 us of a list.
-    return _KEEP_ALIVE if value == b"keep-alive" else tuple(tokens((value,)))
+    # The values that nearly all send, without the 0.5 us of a list.
+    return _USUAL_OPTIONS.get(value) or tuple(tokens((value,)))
 
 
 def _keeps_alive(minor: int, connection: tuple[bytes, ...]) -> bool:
