@@ -1,13 +1,8 @@
 """
-Twisted's epoll reactor with sockets that write at once.
+Twisted's epoll reactor with sockets that write at once (L{proxyd.sockets}).
 
-Twisted's sockets put every write into a list and send it when the next poll
-says that the socket is writable: two system calls and one turn of the loop
-more than a proxy needs, since its sockets hardly ever are not.  Here
-C{write} tries C{send} at once when nothing is queued, and queues the rest.
 The poll loop leaves out the logging context of each event.  Together they
-halve a request's cost (44 to 25 µs when they were measured).  What is only to be
-handed on goes from socket to socket within the kernel (L{proxyd.splicing}).
+halve a request's cost (44 to 25 µs when they were measured).
 
 All sockets of the reactor are of this kind, so every endpoint gets them:
 C{HostnameEndpoint}, C{ssl:}, systemd's sockets.
@@ -23,290 +18,20 @@ slowly, and as long as nobody sets the clock.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import sys
-from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from twisted.internet import tcp, unix
 from twisted.internet.epollreactor import EPOLLIN, EPOLLOUT, EPollReactor
-from twisted.internet.error import getConnectError
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST, installReactor
+from twisted.internet.main import installReactor
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from proxyd.splicing import ISplicing, Pipe
+from proxyd.sockets import TCPClient, TCPConnector, TCPPort, TCPServer, UNIXConnector, UNIXPort, adopt_unix_port
+from proxyd.splicing import Pipe
 
 log = Logger()
-
-
-SMALL: Final = 64 * 1024
-"""Octets that are received at once, as Twisted has it."""
-
-LARGE: Final = 256 * 1024
-"""Octets that are received at once from whoever has just sent more than L{SMALL}."""
-
-
-_DONE: Final = Failure(CONNECTION_DONE)
-
-
-@implementer(ISplicing)
-class _Prompt:
-    """
-    A mix-in for C{twisted.internet.tcp.Connection}: it writes at once, and moves octets within the kernel.
-
-    Errors of C{send} are left to the queue's own attempt, which reports the
-    loss from the reactor's loop: C{write} never calls the protocol back.
-    """
-
-    reactor: Any
-    socket: Any
-    protocol: Any
-    producer: Any
-    fileno: Callable[[], int]
-    bufferSize: int
-    connected: int
-    disconnecting: int
-    dataBuffer: bytes
-    TLS: bool
-    _tempDataLen: int
-    _writeDisconnecting: bool
-    _writeDisconnected: bool
-    _aborting: bool
-    _sendmsgQueue: Any = ()
-    _splicing: tuple[_Prompt, Callable[[int], None]] | None = None
-    _left = 0
-
-    def _is_free(self) -> bool:
-        """Whether octets may go straight to the socket."""
-        return not (
-            self._tempDataLen
-            or self.dataBuffer
-            or not self.connected
-            or self.TLS
-            or self._writeDisconnected
-            or self._aborting
-            or self._sendmsgQueue
-        )
-
-    def write(self, data: bytes) -> None:
-        if self._is_free():
-            try:
-                sent = self.socket.send(data)
-            except OSError:
-                sent = 0
-            if sent == len(data):
-                return
-            if sent:
-                data = data[sent:]
-        super().write(data)  # type: ignore[misc]
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        self.write(b"".join(iovec))
-
-    def stopReading(self) -> None:
-        # The end of a connection stops both again and again, mostly when there is nothing to stop.
-        fd = self.fileno()
-        if fd in self.reactor.reading or fd < 0:
-            self.reactor.removeReader(self)
-
-    def stopWriting(self) -> None:
-        fd = self.fileno()
-        if fd in self.reactor.writing or fd < 0:
-            self.reactor.removeWriter(self)
-
-    def loseConnection(self) -> None:
-        if self.producer is None and not self.disconnecting and not self._writeDisconnecting and self._is_free():
-            # Twisted waits until the socket is writable, to send what is not there.
-            self.disconnecting = 1
-            self.stopReading()
-            self.reactor.callLater(0, self._end)
-        else:
-            super().loseConnection()  # type: ignore[misc]
-
-    def _end(self) -> None:
-        # Else it was lost meanwhile, or the queue's end is the connection's.
-        if self._is_free():
-            self.connectionLost(_DONE)
-
-    def splice(self, sink: _Prompt, count: int, moved: Callable[[int], None]) -> None:
-        """See L{ISplicing.splice}."""
-        self._splicing = (sink, moved) if count else None
-        self._left = count
-
-    def doRead(self) -> Any:
-        if self._splicing is None:
-            return self._receive()
-        sink, moved = self._splicing
-        try:
-            if sink._is_free():
-                count, rest = self.reactor.pipe.move(self.socket.fileno(), sink.socket.fileno(), self._left)
-            else:
-                rest = self.socket.recv(min(self._left, self.bufferSize))
-                count = len(rest)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return CONNECTION_LOST
-        if not count:
-            return CONNECTION_DONE
-        self._left -= count
-        if not self._left:
-            self._splicing = None
-        if rest:
-            sink.write(rest)
-        moved(count)
-        return None
-
-    def _receive(self) -> Any:
-        return super().doRead()  # type: ignore[misc]
-
-    def connectionLost(self, reason: Failure) -> None:
-        self._splicing = None
-        super().connectionLost(reason)  # type: ignore[misc]
-
-
-class _PromptTCP(_Prompt):
-    """The same, which receives more at once for as long as there is more."""
-
-    _room = SMALL
-
-    def _receive(self) -> Any:
-        room = self._room
-        try:
-            data = self.socket.recv(room)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return CONNECTION_LOST
-        if not data:
-            return CONNECTION_DONE
-        if len(data) == room:
-            self._room = LARGE
-        elif room == LARGE:
-            self._room = SMALL
-        self.protocol.dataReceived(data)
-        return None
-
-
-class _TCPServer(_PromptTCP, tcp.Server):
-    pass
-
-
-class _TCPClient(_PromptTCP, tcp.Client):
-    """
-    Connects with half of the system calls, and to an address at once.
-
-    Twisted's own begins in the next turn of the loop, and calls C{connect} a second time to hear that all is well.
-    """
-
-    connector: Any
-    realAddress: Any
-    reactor: Any
-
-    def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
-        if whenDone is None or self._requiresResolution or self.addressFamily != socket.AF_INET:
-            super()._finishInit(whenDone, skt, error, reactor)
-            return
-        tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
-        self.realAddress = self.addr
-        result = skt.connect_ex(self.realAddress)
-        if result == errno.EINPROGRESS:
-            self._wait()
-        else:
-            # The connector does not know this transport yet.
-            reactor.callLater(0, self._begun, result)
-
-    def createInternetSocket(self) -> Any:
-        # As Twisted's, but that it is made to block no more twice.
-        return socket.socket(self.addressFamily, self.socketType)
-
-    def doConnect(self) -> None:
-        """Begin, where the address had to be found first."""
-        if hasattr(self, "connector"):  # not given up meanwhile
-            self._begun(self.socket.connect_ex(self.realAddress))
-
-    def _begun(self, result: int) -> None:
-        if not hasattr(self, "connector"):
-            return
-        if result == errno.EINPROGRESS:
-            self._wait()
-        elif result:
-            self.failIfNotConnected(getConnectError((result, os.strerror(result))))
-        else:
-            self._connectDone()
-
-    def _wait(self) -> None:
-        self.doRead = self.doWrite = self._ended  # type: ignore[method-assign]
-        self.reactor.addConnecting(self)
-
-    def _ended(self) -> None:
-        """The attempt has come to its end, one way or the other."""
-        result = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if result:
-            # It may be called for both, and is its own prisoner no more.
-            self.doRead = self.doWrite = _nothing  # type: ignore[method-assign]
-        else:
-            del self.doRead, self.doWrite
-            self.stopWriting()
-        self._begun(result)
-
-
-def _nothing() -> None:
-    """What a connection that was not made does when it is told to read or write."""
-
-
-class _TCPPort(tcp.Port):
-    transport = _TCPServer
-
-
-class _TCPConnector(tcp.Connector):
-    def _makeTransport(self) -> tcp.Client:
-        return _TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)
-
-    def connectionLost(self, reason: Failure) -> None:
-        super().connectionLost(reason)
-        if self.state == "disconnected":
-            # As after an attempt that failed: else the two would know each other until the garbage collector comes.
-            self.transport = None
-
-
-class _UNIXServer(_Prompt, unix.Server):
-    pass
-
-
-class _UNIXClient(_Prompt, unix.Client):
-    pass
-
-
-class _UNIXPort(unix.Port):
-    transport = _UNIXServer
-
-
-class _UNIXConnector(unix.Connector):
-    def _makeTransport(self) -> Any:
-        return _UNIXClient(self.address, self, self.reactor, self.checkPID)
-
-
-def adopt_unix_port(
-    kind: type[unix.Port], reactor: Any, descriptor: int, factory: IProtocolFactory
-) -> IListeningPort:
-    """
-    Listen on a UNIX socket that somebody else has opened.
-
-    Its file is not ours: Twisted would let everybody write to it, and remove it
-    at the end, so that nobody would find the socket that systemd still holds.
-    """
-    port: Any = kind._fromListeningDescriptor(reactor, descriptor, factory)
-    # A name without a file; and as many as the system lets wait, since it listens once more.
-    port._bindPath = b"\0"
-    port.backlog = socket.SOMAXCONN
-    port.startListening()
-    return cast(IListeningPort, port)
 
 
 class PromptReactor(EPollReactor):
@@ -331,38 +56,38 @@ class PromptReactor(EPollReactor):
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        listening = _TCPPort(port, factory, backlog, interface, self)
+        listening = TCPPort(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30.0, bindAddress: Any = None
     ) -> IConnector:
-        connector = _TCPConnector(host, port, factory, timeout, bindAddress, self)
+        connector = TCPConnector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
         return connector
 
     def listenUNIX(
         self, address: str, factory: IProtocolFactory, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
     ) -> IListeningPort:
-        listening = _UNIXPort(address, factory, backlog, mode, self, wantPID)  # type: ignore[arg-type]
+        listening = UNIXPort(address, factory, backlog, mode, self, wantPID)  # type: ignore[arg-type]
         listening.startListening()
         return cast(IListeningPort, listening)
 
     def connectUNIX(self, address: str, factory: Any, timeout: float = 30, checkPID: bool = False) -> IConnector:
-        connector = _UNIXConnector(address, factory, timeout, self, checkPID)
+        connector = UNIXConnector(address, factory, timeout, self, checkPID)
         connector.connect()
         return connector
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> IListeningPort:
         if addressFamily == socket.AF_UNIX:
-            return adopt_unix_port(_UNIXPort, self, fileDescriptor, factory)
+            return adopt_unix_port(UNIXPort, self, fileDescriptor, factory)
         listening: Any = super().adoptStreamPort(fileDescriptor, addressFamily, factory)
         # A port makes its transports from this attribute, whose documentation invites replacing it.
-        listening.transport = _TCPServer
+        listening.transport = TCPServer
         return cast(IListeningPort, listening)
 
-    def addConnecting(self, client: _TCPClient) -> None:
+    def addConnecting(self, client: TCPClient) -> None:
         """Both a reader and a writer, in one system call: an attempt that fails is told apart only so."""
         fd = client.fileno()
         self._poller.register(fd, EPOLLIN | EPOLLOUT)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent / "proxyd"
 
 LAYERS = [
     {"errors", "interfaces", "splicing", "timer", "times", "transports"},
+    {"sockets"},
     {"reactor"},
     {"http"},
     {"rules"},

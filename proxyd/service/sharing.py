@@ -21,7 +21,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from proxyd.forward.site import ProxySite
-from proxyd.reactor import PromptReactor, adopt_unix_port
+from proxyd.reactor import PromptReactor
+from proxyd.sockets import adopt_unix_port
 
 STEP_BACK_S: Final = 0.002
 """Seconds for which a process that is ahead leaves connections to the others."""
