@@ -240,12 +240,12 @@ def _endpoint(reactor: Any, route: Route, timeout: float | None, guard: Guard | 
         if tls is None:
             return _Hop(plain, "connect", lambda cause: _direct_error(cause, name))
         creator = _creator(name, tls.name, tls.verify, tls.ca, tls.certificate, tls.key)
-        return _Hop(TLSEndpoint(plain, creator, reactor), "connect", lambda cause: _direct_error(cause, name))
+        return _Hop(TLSEndpoint(plain, creator), "connect", lambda cause: _direct_error(cause, name))
     tunnel = through(reactor, proxy, route.host, route.port, timeout, guard)
     if tls is None:
         return tunnel
     creator = _creator(name, tls.name, tls.verify, tls.ca, tls.certificate, tls.key)
-    inside = TLSEndpoint(tunnel, creator, reactor)
+    inside = TLSEndpoint(tunnel, creator)
     return _Hop(inside, "proxy_tls_handshake", lambda cause: _tls_inside_error(cause, name))
 
 
@@ -302,7 +302,7 @@ def through(
         tls = proxy.tls or ProxyTLS()
         creator = _creator(called, proxy.host, tls.verify, tls.ca, tls.certificate, tls.key)
         to_proxy = _Hop(
-            TLSEndpoint(to_proxy, creator, reactor),
+            TLSEndpoint(to_proxy, creator),
             "proxy_handshake",
             lambda cause: ProxyTunnelFailed(
                 f"TLS to the proxy {called} failed: {_tls_text(cause)}",

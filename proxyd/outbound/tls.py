@@ -21,7 +21,6 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -33,9 +32,11 @@ from twisted.internet.ssl import (
     platformTrust,
     trustRootFromCertificates,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from proxyd.tls import PromptTLSFactory
 
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -79,16 +80,12 @@ class _HandshakeFactory(Factory):
 class TLSEndpoint:
     """An endpoint that is reached over TLS, which another endpoint carries."""
 
-    def __init__(
-        self, endpoint: IStreamClientEndpoint, creator: IOpenSSLClientConnectionCreator, clock: IReactorTime
-    ) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, creator: IOpenSSLClientConnectionCreator) -> None:
         self._endpoint = endpoint
         self._creator = creator
-        self._clock = clock
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        # Given no clock, Twisted delays small writes on the global reactor.
-        factory = TLSMemoryBIOFactory(self._creator, True, _HandshakeFactory(protocolFactory), self._clock)
+        factory = PromptTLSFactory(self._creator, True, _HandshakeFactory(protocolFactory))
         connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(_established)
 

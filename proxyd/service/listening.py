@@ -19,7 +19,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from proxyd.control.api.access import is_loopback
@@ -29,6 +29,7 @@ from proxyd.outbound.tls import read_certificates
 from proxyd.service.accepting import patient
 from proxyd.service.proxy_protocol import PREFIX, proxy_protocol
 from proxyd.service.settings import Listener, ListenerTLS
+from proxyd.tls import PromptTLSFactory
 
 BACKLOG = 1024
 """
@@ -187,7 +188,7 @@ def listen(
     """
     factory: IProtocolFactory = site
     if tls is not None:
-        factory = TLSMemoryBIOFactory(tls, False, site, reactor)
+        factory = PromptTLSFactory(tls, False, site)
     wrap = partial(proxy_protocol, trusts=trusts) if listener.endpoint.startswith(PREFIX) else None
     return bind(reactor, listener, factory, wrap).addCallback(patient, reactor, lambda: site.accepts)
 

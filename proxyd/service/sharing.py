@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from twisted.internet import unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from proxyd.forward.site import ProxySite
 from proxyd.reactor import PromptReactor
 from proxyd.sockets import adopt_unix_port
+from proxyd.tls import PromptTLSFactory
 
 STEP_BACK_S: Final = 0.002
 """Seconds for which a process that is ahead leaves connections to the others."""
@@ -171,7 +171,7 @@ class SharedSocket:
     def listenSSL(
         self, port: int, factory: IProtocolFactory, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> Any:
-        return self._adopt(TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor))
+        return self._adopt(PromptTLSFactory(contextFactory, False, factory))
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> Any:
         return self._adopt(factory)

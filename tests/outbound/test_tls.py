@@ -54,7 +54,7 @@ class TLSEndpointTests(SynchronousTestCase):
         """An attempt to connect."""
         options.setdefault("ca", str(self.authority.file))
         creator = client_tls(name, **options)
-        return TLSEndpoint(self.endpoint, creator, self.clock).connect(Factory.forProtocol(Collects))
+        return TLSEndpoint(self.endpoint, creator).connect(Factory.forProtocol(Collects))
 
     def test_connected(self) -> None:
         """The protocol is connected when TLS is, and gets what the server said at once."""

@@ -1,0 +1,67 @@
+"""
+TLS over a transport, without the waits of Twisted's.
+
+Twisted's own transport keeps what is written until the next turn of the loop,
+in the hope of more, and gives each 16 KiB of it to the socket by itself.  What
+is written here is whole already: it is encrypted at once, and goes out in one
+piece.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+
+RECORD: Final = 16 * 1024
+"""The most octets of one record (RFC 8446 section 5.1)."""
+
+_PIECE: Final = 128 * 1024
+"""The most octets that go to the socket at once."""
+
+
+class PromptTLS(TLSMemoryBIOProtocol):
+    """One connection."""
+
+    transport: Any
+
+    def _write(self, bytes: bytes) -> None:
+        if self._lostTLSConnection:
+            return
+        at = 0
+        size = len(bytes)
+        try:
+            while at < size:
+                # One record for each call, whatever it is given.
+                at += self._tlsConnection.send(bytes[at : at + RECORD] if size > RECORD else bytes)
+        except SSL.WantReadError:
+            self._bufferedWrite(bytes[at:])
+        except SSL.Error:
+            self._tlsShutdownFinished(Failure())
+            return
+        if at:
+            self._flushSendBIO()
+
+    def _flushSendBIO(self) -> None:
+        try:
+            while True:
+                octets = self._tlsConnection.bio_read(_PIECE)
+                self.transport.write(octets)
+                if len(octets) < _PIECE:
+                    return
+        except SSL.WantReadError:
+            pass
+
+
+class PromptTLSFactory(TLSMemoryBIOFactory):
+    """Makes them, as C{TLSMemoryBIOFactory} does."""
+
+    protocol = PromptTLS
+
+    def __init__(self, creator: Any, is_client: bool, factory: IProtocolFactory) -> None:
+        # Nothing here waits for a clock; without one Twisted takes the process's reactor.
+        super().__init__(creator, is_client, factory, Clock())
