@@ -2,6 +2,7 @@
 # make test    all tests
 # make docs    the documentation as a site, in build/docs
 # make fuzz    one fuzz target for some time: make fuzz TARGET=channel MINUTES=30
+# make bench   what proxyd costs beside other proxies, into bench/RESULTS.md; some rows only: make bench ROWS=plain,browser
 # All set up what they need, in .venv and from the package registries.
 
 PYTHON ?= python3
@@ -10,6 +11,9 @@ BIN := $(VENV)/bin
 CONFIG := etc/demo.yaml
 TARGET := channel
 MINUTES := 1
+ROWS :=
+ROUNDS := 3
+SECONDS := 2
 
 .PHONY: run test lint docs soak fuzz bench clean
 
@@ -35,12 +39,12 @@ soak: $(VENV)/installed-for-tests tests/peers/installed
 fuzz: $(VENV)/installed-for-fuzzing
 	$(BIN)/python -m tests.fuzzing.run $(TARGET) --minutes $(MINUTES)
 
-bench: $(VENV)/installed-for-tests tests/peers/installed
-	$(BIN)/python bench/match.py
-	$(BIN)/python bench/http.py
+bench: $(VENV)/installed-for-bench bench/peers/installed build/bench/client build/bench/origin
+	$(BIN)/python -m bench --rows "$(ROWS)" --rounds $(ROUNDS) --seconds $(SECONDS)
 
 clean:
-	rm -rf $(VENV) build/docs tests/peers/node_modules tests/peers/installed
+	rm -rf $(VENV) build/docs tests/peers/node_modules tests/peers/installed build/bench \
+		bench/peers/node_modules bench/peers/installed
 
 # Debian has venv in a package of its own.
 $(VENV)/bin/python:
@@ -64,7 +68,20 @@ $(VENV)/installed-for-fuzzing: $(VENV)/installed-for-tests
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuzz]'
 	@touch $@
 
+$(VENV)/installed-for-bench: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
 # Servers, proxies and clients that the tests run against: from Debian, and ws and Bun from npm.
 tests/peers/installed: tests/peers/install tests/peers/package.json
 	sh tests/peers/install
 	@touch $@
+
+# Proxies that the benchmarks compare with: from Debian, and http-proxy and Bun from npm.
+bench/peers/installed: bench/peers/install bench/peers/package.json
+	sh bench/peers/install
+	@touch $@
+
+build/bench/%: bench/c/%.c bench/c/websocket.h bench/c/accept.h
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -o $@ $<

@@ -1,0 +1,23 @@
+"""
+How much proxyd costs, side by side with other proxies: C{make bench}.
+
+One proxy at a time is under load, pinned to the first core; origin servers and
+load have the last one.  The rounds of all proxies of a row interleave, and
+medians are compared.  The main figure is CPU time per unit of work, of the
+proxy's process with its children: it hardly moves with the machine's load, as
+requests per second do.  Quote ratios of one run.
+
+proxyd has everything on that it has on by default, a table of ten rules of
+which the last one matches, metrics, and an access log in a file::
+
+    lab         servers on their cores, their CPU time and memory
+    origins     the servers behind the proxies, and their certificate
+    proxies     proxyd and its peers: how each is configured and started
+    load        wrk, curl, and the WebSocket client of c/
+    rows        what one row is: measurements that interleave, and what is demanded
+    http, websocket, tls, tunnel, memory, rules, start
+                the rows, by subject
+    report      the table, and RESULTS.md
+    c/          the WebSocket client and its origin server, in C
+    peers/      the other proxies' programs and configurations
+"""

@@ -1,0 +1,90 @@
+"""C{python -m bench}: measure the rows, print them, and write RESULTS.md if it were all of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench import http, memory, rules, start, tls, tunnel, websocket
+from bench.lab import HERE, Lab, ServerFailed
+from bench.load import LoadFailed
+from bench.origins import http_origin, make_certificate, ws_origin
+from bench.report import as_markdown, as_text, summary
+from bench.rows import Result, Row
+
+ROWS = [row for subject in (http, websocket, tls, tunnel, rules, start, memory) for row in subject.ROWS]
+
+ROUNDS = 3
+SECONDS = 2.0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Compare what proxyd costs with its peers.")
+    parser.add_argument("--rows", default="", help="names of rows, with commas; all by default")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each is measured (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long each time (%(default)s)")
+    return parser.parse_args()
+
+
+def _chosen(names: str) -> list[Row]:
+    if not names:
+        return ROWS
+    by_name = {row.name: row for row in ROWS}
+    unknown = [name for name in names.split(",") if name not in by_name]
+    if unknown:
+        raise SystemExit(f"no such row: {', '.join(unknown)}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in names.split(",")]
+
+
+def _measured(row: Row, lab: Lab) -> Result:
+    """A row that cannot be measured holds nothing that is demanded, and does not keep the others from it."""
+    try:
+        return row.measure(lab)
+    except (LoadFailed, ServerFailed) as error:
+        return Result({}, notes=(f"failed: {error}",))
+
+
+def _prepare() -> None:
+    """What the servers that are started from here have from this process: descriptors, and where programs are."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.environ["PATH"] += ":/usr/sbin"
+
+
+def main() -> None:
+    """Measure what the command line says."""
+    arguments = _arguments()
+    chosen = _chosen(arguments.rows)
+    begun = time.monotonic()
+    _prepare()
+    results = []
+    with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)  # nginx reads it as another user
+        lab = Lab(
+            folder,
+            arguments.rounds,
+            arguments.seconds,
+            http_origin=stack.enter_context(http_origin(folder)).port,
+            ws_origin=stack.enter_context(ws_origin(folder)).port,
+            certificate=make_certificate(folder),
+        )
+        for row in chosen:
+            result = _measured(row, lab)
+            results.append((row, result))
+            sys.stdout.write(as_text(row, result))
+            sys.stdout.flush()
+    seconds = time.monotonic() - begun
+    sys.stdout.write(f"{summary(results)} {seconds / 60:.1f} minutes in all.\n")
+    if chosen == ROWS:
+        (HERE / "RESULTS.md").write_text(as_markdown(lab, results, seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""How long proxyd takes to start."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+
+from bench.lab import Lab
+from bench.proxies import PROXYD, started
+from bench.rows import Result, Row, Sample, interleave
+
+
+def _start(lab: Lab) -> Result:
+    def trial(_: float) -> Sample:
+        begun = time.monotonic()
+        with started(lab, PROXYD, lab.http_origin) as server:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/1k") as answer:
+                answer.read()
+            return Sample(time.monotonic() - begun)
+
+    return interleave(lab, {PROXYD: trial})
+
+
+ROWS = [Row("start", "from the start of the process to the first answer", "s", _start, limit=0.5)]
