@@ -23,6 +23,8 @@ ROWS = [row for subject in (http, websocket, tls, tunnel, rules, start, memory) 
 ROUNDS = 3
 SECONDS = 2.0
 
+_MAX_REASON = 500
+
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Compare what proxyd costs with its peers.")
@@ -47,7 +49,8 @@ def _measured(row: Row, lab: Lab) -> Result:
     try:
         return row.measure(lab)
     except (LoadFailed, ServerFailed) as error:
-        return Result({}, notes=(f"failed: {error}",))
+        reason = " ".join(str(error).split())
+        return Result({}, notes=(f"failed: {reason[-_MAX_REASON:]}",))
 
 
 def _prepare() -> None:

@@ -35,11 +35,23 @@ class Done:
     median_us: float = 0.0
 
 
+def _run(command: Sequence[str], seconds: float = 0.0) -> subprocess.CompletedProcess[str]:
+    """
+    Run a load to its end.
+
+    @raise LoadFailed: it does not end.
+    """
+    try:
+        return subprocess.run(
+            pinned(LOAD_CORE, list(command)), capture_output=True, text=True, timeout=seconds + _PATIENCE_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LoadFailed(str(error)) from error
+
+
 def _answer(command: Sequence[str], seconds: float) -> dict[str, Any]:
     """Run a load; the JSON on its last line."""
-    shown = subprocess.run(
-        pinned(LOAD_CORE, list(command)), capture_output=True, text=True, timeout=seconds + _PATIENCE_S
-    )
+    shown = _run(command, seconds)
     try:
         answer: dict[str, Any] = json.loads(shown.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -133,7 +145,7 @@ def curl(url: str, upload: Path | None = None) -> Done:
     command = ["curl", "-sSf", "-o", "/dev/null", "-w", "%{size_download} %{size_upload}"]
     if upload:
         command += ["-T", str(upload), "-H", "Expect:"]
-    shown = subprocess.run(pinned(LOAD_CORE, [*command, url]), capture_output=True, text=True, timeout=_PATIENCE_S)
+    shown = _run([*command, url])
     if shown.returncode:
         raise LoadFailed(shown.stderr)
     return Done(sum(int(size) for size in shown.stdout.split()) / 1e6)

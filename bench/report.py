@@ -160,7 +160,7 @@ def as_markdown(lab: Lab, results: list[tuple[Row, Result]], seconds: float) -> 
         for one in comparisons(row, result):
             if one.peer is None and one.holds is None:
                 continue
-            cells = [*first, one.peer or "", _number(one.figure) if one.peer else "", _factor(one.ratio)]
+            cells = [*first, one.peer or "a limit", _number(one.figure) if one.peer else "", _factor(one.ratio)]
             cells += [f"{one.at_most:g}" if one.at_most is not None else "", one.verdict]
             text += f"| {' | '.join(cells)} |\n"
             first = ["", ""]

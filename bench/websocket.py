@@ -45,6 +45,12 @@ ROWS = [
         for name, size in (("64k", 1 << 16), ("1m", 1 << 20))
     ),
     Row(
+        "ws-down",
+        "messages of 64 KB from the origin server",
+        "µs/message",
+        compare(("nginx-128k", "haproxy"), _origin, _load("down", 1 << 16)),
+    ),
+    Row(
         "ws-open",
         f"connections opened for one echo of {SMALL} octets and closed, {OPENING} at a time",
         "µs/connection",
