@@ -48,7 +48,7 @@ def _measured(row: Row, lab: Lab) -> Result:
     """A row that cannot be measured holds nothing that is demanded, and does not keep the others from it."""
     try:
         return row.measure(lab)
-    except (LoadFailed, ServerFailed) as error:
+    except (LoadFailed, ServerFailed, OSError) as error:
         reason = " ".join(str(error).split())
         return Result({}, notes=(f"failed: {reason[-_MAX_REASON:]}",))
 

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,15 +66,21 @@ class Server:
     def _tree(self) -> list[psutil.Process]:
         return [self._psutil, *self._psutil.children(recursive=True)]
 
+    def _sum(self, figure: Callable[[psutil.Process], float]) -> float:
+        try:
+            return sum(figure(process) for process in self._tree())
+        except (psutil.Error, OSError) as error:
+            raise ServerFailed("it has ended") from error
+
     def cpu(self) -> float:
         """Seconds of CPU, user and system, that the process and its children have used."""
         # Linux keeps nanoseconds on a clock for each process; the times in /proc are in steps of 10 ms.  The
         # number of that clock is what clock_getcpuclockid(3) makes of a process id.
-        return sum(time.clock_gettime((~process.pid << 3) | 2) for process in self._tree())
+        return self._sum(lambda process: time.clock_gettime((~process.pid << 3) | 2))
 
-    def rss(self) -> int:
+    def rss(self) -> float:
         """Octets of memory that the process and its children hold."""
-        return sum(int(process.memory_info().rss) for process in self._tree())
+        return self._sum(lambda process: process.memory_info().rss)
 
 
 def free_port() -> int:

@@ -49,14 +49,19 @@ def _run(command: Sequence[str], seconds: float = 0.0) -> subprocess.CompletedPr
         raise LoadFailed(str(error)) from error
 
 
-def _answer(command: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Run a load; the JSON on its last line."""
-    shown = _run(command, seconds)
+def _parsed(shown: str, complaints: str = "") -> dict[str, Any]:
+    """The JSON on the last line of what a load has written."""
     try:
-        answer: dict[str, Any] = json.loads(shown.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(shown.splitlines()[-1])
     except (IndexError, ValueError):
-        raise LoadFailed(f"{shown.stdout}{shown.stderr}") from None
+        raise LoadFailed(f"{shown}{complaints}") from None
     return answer
+
+
+def _answer(command: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Run a load; what it says at its end."""
+    shown = _run(command, seconds)
+    return _parsed(shown.stdout, shown.stderr)
 
 
 def wrk(url: str, seconds: float, connections: int, fields: Sequence[str] = ()) -> Done:
@@ -110,8 +115,7 @@ def held(port: int, connections: int) -> Iterator[int]:
     command = pinned(LOAD_CORE, _client(port, "idle", 64, connections, 1, 0))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
-        line = process.stdout.readline()
-        yield connections - int(json.loads(line)["messages"])
+        yield connections - int(_parsed(process.stdout.readline())["messages"])
         process.stdin.close()
 
 
@@ -133,7 +137,7 @@ class Flood:
     def errors(self) -> int:
         """How many connections failed, at its end."""
         shown, _ = self._process.communicate()
-        return int(json.loads(shown)["errors"])
+        return int(_parsed(shown)["errors"])
 
 
 def curl(url: str, upload: Path | None = None) -> Done:
