@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -54,10 +55,12 @@ def _measured(row: Row, lab: Lab) -> Result:
 
 
 def _prepare() -> None:
-    """What the servers that are started from here have from this process: descriptors, and where programs are."""
+    """Give the servers that are started from here all descriptors, and leave none of them behind."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.environ["PATH"] += ":/usr/sbin"
+    # What has been started ends with this process, however it is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def main() -> None:
