@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -80,6 +81,8 @@ def makeService(options: Options) -> IService:
     signal.signal(signal.SIGUSR2, restart_workers)
     # Twisted's own handlers are there only then.
     reactor.callWhenRunning(_catch_second_signal, reactor, service)
+    # Modules and rules stay: the garbage collector need not look at them again and again.
+    reactor.callWhenRunning(gc.freeze)
     service.unusable = give_up
     parent = _Proxy()
     service.setServiceParent(parent)

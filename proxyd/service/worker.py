@@ -6,6 +6,7 @@ It is told over descriptor L{LINK}; the sockets that clients come to follow L{TA
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -281,6 +282,7 @@ def main() -> None:
     worker.link.tell("ready")
     # Not before: the reactor has handlers of its own.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, end)
+    reactor.callWhenRunning(gc.freeze)
     reactor.run()
 
 
