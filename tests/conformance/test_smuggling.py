@@ -94,12 +94,10 @@ class Arena:
         rules = [{**rule, "target": target + str(rule.get("target", ""))} for rule in RULES]
         self.proxy = Proxy(folder, {"rules": rules, "log": {"access": None}, "limits": {"connections": 100}})
         self.innocent = Dialogue(self.proxy.port)
-        self.other = Dialogue(self.proxy.port)
         self.numbers = itertools.count()
 
     def close(self) -> None:
         self.innocent.socket.close()
-        self.other.socket.close()
         self.recorder.close()
         text = self.proxy.stop()
         assert "Traceback" not in text, text
@@ -107,8 +105,10 @@ class Arena:
 
     def catch_up(self) -> None:
         """Wait until proxyd has read all that was sent so far: who came later is served."""
-        self.other.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
-        self.other.answer("OPTIONS")
+        other = Dialogue(self.proxy.port)
+        other.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+        other.answer("OPTIONS")
+        other.socket.close()
 
     def run(self, case: Case, pieces: Sequence[bytes]) -> None:
         """
