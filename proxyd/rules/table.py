@@ -35,6 +35,12 @@ MAX_SET_MEMORY: Final = 256 * 1024 * 1024
 MIN_SET_SIZE: Final = 4
 """So few patterns are tried one after another faster than a set answers."""
 
+KNOWN: Final = 1024
+"""So many matches are remembered: what is asked again is not tried again."""
+
+_SHORT: Final = 256
+"""Characters of a path that is remembered."""
+
 _FEW: Final = 64
 """So many places are sorted at once; of more, only the first ones are likely to be asked for."""
 
@@ -167,6 +173,7 @@ class RuleTable:
                 for key in dict.fromkeys(map(_section_key, rule.hosts or ("*",))):
                     sections.setdefault(key, []).append(entry)
         general = sections.pop("", [])
+        self._known: dict[tuple[str, str | None], Match] = {}
         self._general = _Section(general, max_set_memory)
         self._by_host = {key: _Section(entries, max_set_memory) for key, entries in sections.items()}
 
@@ -184,15 +191,23 @@ class RuleTable:
         @raise NoRuleMatches: there is none.
         @raise MatchTooSlow: the patterns took over half of L{MATCH_BUDGET_S}, twice.
         """
-        host = "" if host is None else host.lower().removesuffix(".")
+        known = self._known.get((path, host))
+        if known is not None:
+            return known
+        name = "" if host is None else host.lower().removesuffix(".")
         try:
-            found = self._first(path, host, now)
+            found = self._first(path, name, now)
         except MatchTooSlow:
             # The clock also goes on while another process has the processor: only what takes too long twice does.
-            found = self._first(path, host, now)
+            found = self._first(path, name, now)
         if found is None:
             raise NoRuleMatches(f"no rule matches {path}")
-        return Match(found[0].rule, found[1], path)
+        match = Match(found[0].rule, found[1], path)
+        if len(path) <= _SHORT:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[path, host] = match
+        return match
 
     def _candidates(self, path: str, host: str) -> Iterable[_Entry]:
         """Return the candidates of every section that this host may be in, in the order of all rules."""

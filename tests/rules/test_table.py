@@ -15,7 +15,7 @@ from proxyd.errors import MatchTooSlow, NoRuleMatches
 from proxyd.rules.globs import PublicRoutes
 from proxyd.rules.model import OriginTemplate, Rule
 from proxyd.rules.pattern import Pattern, Template
-from proxyd.rules.table import MATCH_BUDGET_S, RuleTable
+from proxyd.rules.table import KNOWN, MATCH_BUDGET_S, RuleTable
 from tests.support.ecmascript import ANY_PATHS, PATTERNS
 
 TARGET = OriginTemplate("http://127.0.0.1:8080")
@@ -137,6 +137,20 @@ def test_the_budget_is_for_all_patterns_together() -> None:
     assert raised.value.rule_id == "4"
     with pytest.raises(NoRuleMatches):
         table.match("/ab", None, now=ticking(MATCH_BUDGET_S / 64))
+
+
+def test_what_is_known_is_bounded() -> None:
+    """Matches are remembered, by path and host, but not for ever, and no long paths."""
+    at_host = rule("host", "^/", hosts=("a.example",))
+    table = RuleTable([at_host, rule("all", "^/(.*)$")])
+    for _ in range(2):
+        for path in (f"/{number}" for number in range(KNOWN + 100)):
+            assert found(table, path, "b.example") == "all"
+            assert table.match(path, "b.example").groups.group(1) == path[1:]
+        assert (found(table, "/1", "a.example"), found(table, "/1", None)) == ("host", "all")
+        assert found(table, "/" + "a" * 5000, "b.example") == "all"
+        assert 0 < len(table._known) <= KNOWN
+        assert max(len(path) for path, _ in table._known) < 300
 
 
 def test_a_pause_is_no_slow_pattern() -> None:
