@@ -76,7 +76,16 @@ class _Prompt:
         )
 
     def write(self, data: bytes) -> None:
-        if self._is_free():
+        # _is_free(), written out: this runs for every message.
+        if not (
+            self._tempDataLen
+            or self.dataBuffer
+            or not self.connected
+            or self.TLS
+            or self._writeDisconnected
+            or self._aborting
+            or self._sendmsgQueue
+        ):
             try:
                 sent = self.socket.send(data)
             except OSError:
@@ -121,8 +130,10 @@ class _Prompt:
         self._left = count
 
     def doRead(self) -> Any:
-        if self._splicing is None:
-            return self._receive()
+        return super().doRead() if self._splicing is None else self._move()  # type: ignore[misc]
+
+    def _move(self) -> Any:
+        assert self._splicing is not None
         sink, moved = self._splicing
         try:
             if sink._is_free():
@@ -144,9 +155,6 @@ class _Prompt:
         moved(count)
         return None
 
-    def _receive(self) -> Any:
-        return super().doRead()  # type: ignore[misc]
-
     def connectionLost(self, reason: Failure) -> None:
         self._splicing = None
         super().connectionLost(reason)  # type: ignore[misc]
@@ -157,7 +165,9 @@ class _PromptTCP(_Prompt):
 
     _room = SMALL
 
-    def _receive(self) -> Any:
+    def doRead(self) -> Any:
+        if self._splicing is not None:
+            return self._move()
         room = self._room
         try:
             data = self.socket.recv(room)
