@@ -44,6 +44,13 @@ def give_to(transport: Any, protocol: Any) -> None:
         transport.protocol = protocol
 
 
+def may_keep(transport: Any) -> bool:
+    """Whether octets may be left in our own buffers that the kernel has not taken yet."""
+    if not isinstance(transport, Connection):
+        return True
+    return bool(transport.dataBuffer) or transport._tempDataLen > 0
+
+
 def unsent(transport: Any) -> int:
     """
     How many octets the other end has not taken yet.

@@ -10,7 +10,7 @@ from twisted.internet.tcp import Server
 from twisted.internet.testing import StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from proxyd.transports import cut_off, innermost, unsent
+from proxyd.transports import cut_off, innermost, may_keep, unsent
 
 
 def wrapped(transport: object, layers: int) -> object:
@@ -42,6 +42,22 @@ def test_a_transport_that_does_not_tell() -> None:
     transport = StringTransport()
     transport.write(b"x" * 100)
     assert unsent(wrapped(transport, 1)) == 0
+
+
+def test_what_may_keep_octets() -> None:
+    """A socket does while they wait in its own buffer; of anything else one does not know."""
+    assert may_keep(wrapped(StringTransport(), 1))
+    listening = socket.create_server(("127.0.0.1", 0))
+    theirs = socket.create_connection(listening.getsockname())
+    ours, address = listening.accept()
+    transport = Server(ours, Protocol(), address, None, 0, _Reactor())
+    assert not may_keep(transport)
+    transport.write(b"x")
+    assert may_keep(transport)
+    transport.doWrite()
+    assert not may_keep(transport)
+    for one in (listening, theirs, ours):
+        one.close()
 
 
 class _Reactor(Clock):

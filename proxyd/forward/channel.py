@@ -30,7 +30,7 @@ from proxyd.http.upgrade import is_upgrade
 from proxyd.splicing import can_splice
 from proxyd.timer import Timer
 from proxyd.times import date_line
-from proxyd.transports import cut_off, unsent
+from proxyd.transports import cut_off, may_keep, unsent
 
 LINGER_S = 2.0
 """
@@ -603,7 +603,8 @@ class Channel(protocol.Protocol):
         self._reader = None
         self._buffer = b""
         transport: Any = self.transport
-        self._unsent = unsent(transport)
+        # Where the kernel has all, nothing is left to be waited for: the connection ends at once.
+        self._unsent = unsent(transport) if unread or may_keep(transport) else 0
         # With a producer TLS does not end, nor does TCP while it is paused.
         transport.unregisterProducer()
         if unread and ITCPTransport.providedBy(transport) and not self.secure:
