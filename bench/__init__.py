@@ -8,7 +8,9 @@ proxy's process with its children: it hardly moves with the machine's load, as
 requests per second do.  Quote ratios of one run.
 
 proxyd has everything on that it has on by default, a table of ten rules of
-which the last one matches, metrics, and an access log in a file::
+which the last one matches, metrics, and an access log in a file.  The load of
+a row asks for one path, which the table remembers after the first request;
+the row C{rules} measures paths that it has not seen::
 
     lab         servers on their cores, their CPU time and memory
     origins     the servers behind the proxies, and their certificate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -37,7 +38,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from proxyd.reactor import PromptReactor
-from proxyd.splicing import ISplicing
+from proxyd.splicing import WORTH, ISplicing, can_splice, is_allowed
 from tests.support.certificates import Authority
 
 TURNS = 2000
@@ -442,6 +443,23 @@ def test_moved(reactor: PromptReactor, pair: Pair, sink: Pair) -> None:
     turn_until(reactor, lambda: pair.protocol.received == b"after it")
     assert moved.octets == len(data)
     sending.join()
+
+
+def test_where_splicing_is_forbidden(monkeypatch: pytest.MonkeyPatch, reactor: PromptReactor, tcp: Pair) -> None:
+    """In a sandbox that does not let us, all octets pass through us."""
+    transport = tcp.transport
+    assert can_splice(transport, transport, WORTH)
+    assert not can_splice(transport, transport, WORTH - 1)
+
+    def forbidden(*arguments: object, **more: object) -> int:
+        raise PermissionError(errno.EPERM, "forbidden")
+
+    is_allowed.cache_clear()
+    with monkeypatch.context() as changed:
+        changed.setattr(os, "splice", forbidden)
+        assert not can_splice(transport, transport, WORTH)
+    is_allowed.cache_clear()
+    assert can_splice(transport, transport, WORTH)
 
 
 def test_moved_no_more(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
