@@ -49,6 +49,8 @@ class PromptReactor(EPollReactor):
 
     def __init__(self) -> None:
         self.pipe = Pipe()
+        # Descriptors that began to be waited for within this turn.
+        self._fresh: set[int] = set()
         super().__init__()
         self.reading = self._reads
         self.writing = self._writes
@@ -90,10 +92,15 @@ class PromptReactor(EPollReactor):
     def addConnecting(self, client: TCPClient) -> None:
         """Both a reader and a writer, in one system call: an attempt that fails is told apart only so."""
         fd = client.fileno()
+        self._fresh.add(fd)
         self._poller.register(fd, EPOLLIN | EPOLLOUT)
         self._reads.add(fd)
         self._writes.add(fd)
         self._selectables[fd] = client
+
+    def _add(self, xer: Any, *others: Any) -> None:
+        self._fresh.add(xer.fileno())
+        super()._add(xer, *others)
 
     def doPoll(self, timeout: float | None) -> None:
         try:
@@ -103,9 +110,12 @@ class PromptReactor(EPollReactor):
                 return
             raise
         selectables = self._selectables
+        fresh = self._fresh
+        fresh.clear()
         for fd, event in events:
             selectable = selectables.get(fd)
-            if selectable is None:
+            # An event of a descriptor that was closed meanwhile is not for whoever has its number now.
+            if selectable is None or fd in fresh:
                 continue
             if event != EPOLLIN:
                 self._doReadOrWrite(selectable, fd, event)
