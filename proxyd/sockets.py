@@ -199,6 +199,7 @@ class TCPClient(_PromptTCP, tcp.Client):
     connector: Any
     realAddress: Any
     reactor: Any
+    _is_waiting = False
 
     def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
         if whenDone is None or self._requiresResolution or self.addressFamily != socket.AF_INET:
@@ -233,11 +234,13 @@ class TCPClient(_PromptTCP, tcp.Client):
             self._connectDone()
 
     def _wait(self) -> None:
+        self._is_waiting = True
         self.doRead = self.doWrite = self._ended  # type: ignore[method-assign]
         self.reactor.addConnecting(self)
 
     def _ended(self) -> None:
         """The attempt has come to its end, one way or the other."""
+        self._is_waiting = False
         result = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if result:
             # It may be called for both, and is its own prisoner no more.
@@ -246,6 +249,14 @@ class TCPClient(_PromptTCP, tcp.Client):
             del self.doRead, self.doWrite
             self.stopWriting()
         self._begun(result)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._is_waiting:
+            # A connection that was ended as soon as it was there shows its end first.
+            self._ended()
+            if not self.connected:
+                return
+        super().connectionLost(reason)
 
 
 def _nothing() -> None:
