@@ -2,9 +2,10 @@
 TLS over a transport, without the waits of Twisted's.
 
 Twisted's own transport keeps what is written until the next turn of the loop,
-in the hope of more, and gives each 16 KiB of it to the socket by itself.  What
-is written here is whole already: it is encrypted at once, and goes out in one
-piece.
+in the hope of more, and gives each 16 KiB of it to the socket by itself; what
+has come it gives to the protocol record by record.  What is written here is
+whole already: it is encrypted at once, and goes out in one piece, and what has
+come is received in one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
@@ -45,6 +47,28 @@ class PromptTLS(TLSMemoryBIOProtocol):
             return
         if at:
             self._flushSendBIO()
+
+    def _flushReceiveBIO(self) -> None:
+        # All records that have come are given to the protocol together, and only then what ended them.
+        pieces: list[bytes] = []
+        ended = False
+        failure: Failure | None = None
+        try:
+            while not self._lostTLSConnection:
+                pieces.append(self._tlsConnection.recv(RECORD))
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            ended = True
+        except SSL.Error:
+            ended, failure = True, Failure()
+        if pieces and not self._aborted:
+            ProtocolWrapper.dataReceived(self, b"".join(pieces))
+        if ended and not self._lostTLSConnection:
+            if failure is None:
+                self._shutdownTLS()
+            self._tlsShutdownFinished(failure)
+        self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
         try:

@@ -191,7 +191,8 @@ class RuleTable:
         @raise NoRuleMatches: there is none.
         @raise MatchTooSlow: the patterns took over half of L{MATCH_BUDGET_S}, twice.
         """
-        known = self._known.get((path, host))
+        key = path, host
+        known = self._known.get(key)
         if known is not None:
             return known
         name = "" if host is None else host.lower().removesuffix(".")
@@ -206,7 +207,7 @@ class RuleTable:
         if len(path) <= _SHORT:
             if len(self._known) >= KNOWN:
                 self._known.clear()
-            self._known[path, host] = match
+            self._known[key] = match
         return match
 
     def _candidates(self, path: str, host: str) -> Iterable[_Entry]:

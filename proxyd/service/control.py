@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping
 from functools import cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -29,7 +29,6 @@ from proxyd.control.api.rules import RulesAPI
 from proxyd.control.api.status import RulesStatus, Status, StatusAPI, StoreStatus, Totals, WorkerStatus
 from proxyd.control.auth.tokens import Tokens
 from proxyd.control.counts import BUCKETS_S, Counts
-from proxyd.control.metrics import Gauge, exposition
 from proxyd.control.page import page_files
 from proxyd.control.permissions import Permissions
 from proxyd.control.rulebook import Rulebook
@@ -43,6 +42,9 @@ from proxyd.service.serving import opened
 from proxyd.service.settings import Config, Listener
 from proxyd.service.snapshot import Snapshot
 from proxyd.times import to_the_second
+
+if TYPE_CHECKING:
+    from proxyd.control.metrics import Gauge
 
 log = Logger()
 
@@ -298,6 +300,9 @@ class ControlPlane:
     # Metrics
 
     async def _exposition(self) -> Answer:
+        # Nobody has to wait for prometheus_client at the start.
+        from proxyd.control.metrics import exposition
+
         counts = await self._service.counts(is_scrape=True)
         text, media_type = exposition(counts, self._gauges(counts.gauges))
         return Answer(text, media_type=media_type)
