@@ -458,8 +458,7 @@ def test_switch(page: Page) -> None:
         page.do("Mine", "toggle")
         page.browser.says(f"Mine is {state}.")
         # The list may be drawn anew under what was just found.
-        expected = str(state == "on").lower()
-        page.browser.until(lambda: page.within("Mine", "[role=switch]").get_attribute("aria-checked") == expected)
+        page.within("Mine", f"[role=switch][aria-checked={str(state == 'on').lower()}]")
         page.browser.until(lambda: page.browser.focus == page.within("Mine", "[role=switch]"))
         assert page.ask("/mine") == ("404" if state == "off" else "GET /mine HTTP/1.1")
 
