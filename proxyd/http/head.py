@@ -435,7 +435,7 @@ _PLAIN = re.compile(
 # The fields that decide how an answer is read or that go no further, with the number of their group; those without
 # one are seldom, and need a closer look.
 _NOTED = re.compile(
-    rb"(?i)\n(?:(content-length: )|(connection: )|(keep-alive: )|(date: )"
+    rb"\n(?=[CDKPTUcdkptu])(?i:(content-length: )|(connection: )|(keep-alive: )|(date: )"
     rb"|(?:transfer-encoding|upgrade|te|close|proxy-[^:]*): )"
 )
 _LENGTH, _CONNECTION, _KEPT, _DATE = 1, 2, 3, 4

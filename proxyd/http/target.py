@@ -19,7 +19,8 @@ from proxyd.http.authority import Authority
 
 _QUERY = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _PATH = _QUERY.replace(b"?", b"").replace(b"\\", b"")
-_PLAIN = _PATH.replace(b"%", b"")
+# A path of these in which no segment starts with a dot is what it seems to be.
+_ORDINARY = re.compile(rb"((?:/(?!\.)[!\"$&-.0-9:->@-\[\]-~]*+)++)(\?[!\"$-~]*+)?")
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOT = re.compile(rb"%2[Ee]")
@@ -71,15 +72,10 @@ def parse_target(method: bytes, raw: bytes) -> Target:
     @raise BadTarget: it is of no form that this method may have, or its path
         could mean one thing to a rule and another to the origin server.
     """
-    path, mark, rest = raw.partition(b"?")
-    # A path of ordinary octets in which no segment starts with a dot is what it seems to be.
-    if (
-        raw.startswith(b"/")
-        and b"/." not in path
-        and not path.translate(None, _PLAIN)
-        and not rest.translate(None, _QUERY)
-    ):
-        return Target(path, path.decode("ascii"), mark + rest)
+    ordinary = _ORDINARY.fullmatch(raw)
+    if ordinary is not None:
+        path, query = ordinary.groups(b"")
+        return Target(path, path.decode("ascii"), query)
     if raw.startswith(b"/"):
         return Target(*_read_path(raw))
     if raw == b"*":
