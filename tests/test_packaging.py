@@ -45,7 +45,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     metadata = email.message_from_bytes(wheel.read(f"proxyd-{__version__}.dist-info/METADATA"))
     assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("proxyd", __version__, "MIT")
     assert f"proxyd-{__version__}.dist-info/licenses/LICENSE" in wheel.namelist()
-    assert metadata.get_payload() == (ROOT / "README.md").read_text()
+    assert metadata.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
 
 
 def test_plugin_folders_are_no_packages() -> None:

@@ -46,6 +46,10 @@ class _Patient:
             self._set_exhausted(None)
             raise
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                # The process that opened it has shut it down for all that share it: nobody comes any more.
+                self._port.stopReading()
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
             if error.errno not in _EXHAUSTED:
                 raise
             self._set_exhausted(error)

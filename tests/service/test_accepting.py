@@ -90,3 +90,17 @@ def test_other_ports() -> None:
     """What is no port of Twisted's own is left as it is."""
     one: Any = socket
     assert patient(one, Clock(), lambda: True) is one
+
+
+def test_shut_down_by_another_process(port: Listener) -> None:
+    """The end of a socket that several processes share is no error."""
+    listening = port.socket
+    patient(port, Clock(), lambda: True)
+    listening.outcome = errno.EINVAL
+    with pytest.raises(BlockingIOError):
+        port.socket.accept()
+    assert not port.reads
+    with socket.create_server(("127.0.0.1", 0)) as shared, shared.dup() as ours:
+        shared.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(OSError, match="Invalid argument"):
+            ours.accept()
