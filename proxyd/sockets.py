@@ -76,16 +76,7 @@ class _Prompt:
         )
 
     def write(self, data: bytes) -> None:
-        # _is_free(), written out: this runs for every message.
-        if not (
-            self._tempDataLen
-            or self.dataBuffer
-            or not self.connected
-            or self.TLS
-            or self._writeDisconnected
-            or self._aborting
-            or self._sendmsgQueue
-        ):
+        if self._is_free():
             try:
                 sent = self.socket.send(data)
             except OSError:

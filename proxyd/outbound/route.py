@@ -161,9 +161,9 @@ class OriginEndpoint:
         if deadline.active():
             deadline.cancel()
             return result
-        return self._too_slow(result, self._timeout)
+        return self._too_slow(result)
 
-    def _too_slow(self, result: IProtocol | Failure, timeout: float) -> Any:
+    def _too_slow(self, result: IProtocol | Failure) -> Any:
         cause = result.value if isinstance(result, Failure) else None
         if isinstance(cause, GivenUp):
             error_type, what = "connection_timeout", "reached"
@@ -175,20 +175,20 @@ class OriginEndpoint:
         stage = cause.stage
         proxy = cause.candidate if isinstance(cause, GivenUpOn) else self._proxy
         if isinstance(proxy, PacRoute):
-            raise pac_error(proxy.source, f"it took longer than the {timeout:g} s to connect")
+            raise pac_error(proxy.source, f"it took longer than the {self._timeout:g} s to connect")
         if proxy is None:
             raise UpstreamTimeout(
-                f"{self._name} could not be {what} in {timeout:g} s", stage="connect", error_type=error_type
+                f"{self._name} could not be {what} in {self._timeout:g} s", stage="connect", error_type=error_type
             )
         if stage == "initializing":
             raise ProxyConnectionRefused(
-                f"the proxy {proxy.name} could not be {what} in {timeout:g} s",
+                f"the proxy {proxy.name} could not be {what} in {self._timeout:g} s",
                 stage=stage,
                 error_type=error_type,
                 timed_out=True,
             )
         raise ProxyTunnelFailed(
-            f"no tunnel to {self._name} through {proxy.name} in {timeout:g} s",
+            f"no tunnel to {self._name} through {proxy.name} in {self._timeout:g} s",
             stage=stage,
             error_type="connection_timeout",
             timed_out=True,
