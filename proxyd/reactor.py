@@ -28,7 +28,7 @@ from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFac
 from twisted.internet.main import installReactor
 from twisted.logger import Logger
 
-from proxyd.sockets import TCPClient, TCPConnector, TCPPort, TCPServer, UNIXConnector, UNIXPort, adopt_unix_port
+from proxyd.sockets import TCPClient, TCPConnector, TCPPort, UNIXConnector, UNIXPort, adopt_unix_port
 from proxyd.splicing import Pipe
 
 log = Logger()
@@ -39,6 +39,7 @@ class PromptReactor(EPollReactor):
     The epoll reactor whose sockets write at once, and whose time nobody sets.
 
     @ivar pipe: what its sockets move octets through.
+    @ivar ending: the connections that end when this turn is over.
     @ivar reading: the descriptors that are waited for to be readable.
     @ivar writing: those that are to be writable.
     """
@@ -49,6 +50,7 @@ class PromptReactor(EPollReactor):
 
     def __init__(self) -> None:
         self.pipe = Pipe()
+        self.ending: list[Any] = []
         # Descriptors that began to be waited for within this turn.
         self._fresh: set[int] = set()
         super().__init__()
@@ -84,9 +86,8 @@ class PromptReactor(EPollReactor):
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> IListeningPort:
         if addressFamily == socket.AF_UNIX:
             return adopt_unix_port(UNIXPort, self, fileDescriptor, factory)
-        listening: Any = super().adoptStreamPort(fileDescriptor, addressFamily, factory)
-        # A port makes its transports from this attribute, whose documentation invites replacing it.
-        listening.transport = TCPServer
+        listening: Any = TCPPort._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)
+        listening.startListening()
         return cast(IListeningPort, listening)
 
     def addConnecting(self, client: TCPClient) -> None:
@@ -102,7 +103,25 @@ class PromptReactor(EPollReactor):
         self._fresh.add(xer.fileno())
         super()._add(xer, *others)
 
+    def forget(self, fd: int) -> None:
+        """Wait no more for a descriptor, about to be closed: that is all that the kernel needs to be told."""
+        if self._selectables.pop(fd, None) is not None:
+            self._reads.discard(fd)
+            self._writes.discard(fd)
+
+    def _end_connections(self) -> None:
+        ending, self.ending = self.ending, []
+        for connection in ending:
+            try:
+                connection.end()
+            except BaseException:
+                log.failure("{connection} failed at its end", connection=connection)
+
     def doPoll(self, timeout: float | None) -> None:
+        if self.ending:
+            self._end_connections()
+            # What that has led to does not wait for an event.
+            timeout = 0
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
         except OSError as error:

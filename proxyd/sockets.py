@@ -36,10 +36,19 @@ LARGE: Final = 256 * 1024
 _DONE: Final = Failure(CONNECTION_DONE)
 
 
+def write_last(transport: Any, data: bytes) -> None:
+    """Write what the end of the connection follows within this turn: where it can, both go out in one segment."""
+    if isinstance(transport, _Prompt):
+        transport.write(data, socket.MSG_MORE)
+    else:
+        transport.write(data)
+
+
 @implementer(ISplicing)
 class _Prompt:
     """
-    A mix-in for C{twisted.internet.tcp.Connection}: it writes at once, and moves octets within the kernel.
+    A mix-in for C{twisted.internet.tcp.Connection}: it writes at once, ends without asking the kernel for more than
+    that, and moves octets within the kernel.
 
     Errors of C{send} are left to the queue's own attempt, which reports the
     loss from the reactor's loop: C{write} never calls the protocol back.
@@ -49,6 +58,7 @@ class _Prompt:
     socket: Any
     protocol: Any
     producer: Any
+    _shouldShutdown = False
     fileno: Callable[[], int]
     bufferSize: int
     connected: int
@@ -75,10 +85,10 @@ class _Prompt:
             or self._sendmsgQueue
         )
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, flags: int = 0) -> None:
         if self._is_free():
             try:
-                sent = self.socket.send(data)
+                sent = self.socket.send(data, flags)
             except OSError:
                 sent = 0
             if sent == len(data):
@@ -105,15 +115,19 @@ class _Prompt:
         if self.producer is None and not self.disconnecting and not self._writeDisconnecting and self._is_free():
             # Twisted waits until the socket is writable, to send what is not there.
             self.disconnecting = 1
-            self.stopReading()
-            self.reactor.callLater(0, self._end)
+            self.doRead = _nothing  # type: ignore[method-assign]
+            self.reactor.ending.append(self)
         else:
             super().loseConnection()  # type: ignore[misc]
 
-    def _end(self) -> None:
-        # Else it was lost meanwhile, or the queue's end is the connection's.
+    def end(self) -> None:
+        """This turn, in which the connection was to be ended, is over."""
+        del self.doRead
         if self._is_free():
             self.connectionLost(_DONE)
+        elif self.connected:
+            # Something was written meanwhile: the queue's end is the connection's.
+            self.stopReading()
 
     def splice(self, sink: _Prompt, count: int, moved: Callable[[int], None]) -> None:
         """See L{ISplicing.splice}."""
@@ -148,6 +162,9 @@ class _Prompt:
 
     def connectionLost(self, reason: Failure) -> None:
         self._splicing = None
+        if self.connected:
+            # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
+            self.reactor.forget(self.fileno())
         super().connectionLost(reason)  # type: ignore[misc]
 
 
@@ -177,7 +194,40 @@ class _PromptTCP(_Prompt):
 
 
 class TCPServer(_PromptTCP, tcp.Server):
-    """A connection that was accepted."""
+    """
+    A connection that was accepted, with half of the work.
+
+    What it is called is put together when somebody asks, and what all that a port accepts have in common is the port's.
+    """
+
+    server: Any
+
+    def __init__(
+        self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
+        tcp.Connection.__init__(self, sock, protocol, reactor)
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        self._addressType = server._addressType
+        self.startReading()
+        self.connected = 1
+
+    def logPrefix(self) -> str:
+        return f"{self._getLogPrefix(self.protocol)},{self.sessionno},{self.hostname}"
+
+    def __repr__(self) -> str:
+        protocol = getattr(self, "protocol", None)
+        return f"<{type(protocol).__name__} #{self.sessionno} from {self.hostname} on {self.server._realPortNumber}>"
+
+    def getHost(self) -> Any:
+        return self.server.bound or super().getHost()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        # It is so already.
+        if not enabled:
+            super().setTcpNoDelay(enabled)
 
 
 class TCPClient(_PromptTCP, tcp.Client):
@@ -251,13 +301,43 @@ class TCPClient(_PromptTCP, tcp.Client):
 
 
 def _nothing() -> None:
-    """What a connection that was not made does when it is told to read or write."""
+    """What a connection that was not made, or that is about to end, does when it is told to read or write."""
+
+
+class _Listening(socket.socket):
+    """A listening socket that does not look the names of its family and type up for each connection."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        """Take over another one's descriptor."""
+        self._kind = int(listening.family), int(listening.type), listening.proto
+        super().__init__(*self._kind, listening.detach())
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        descriptor, address = self._accept()  # type: ignore[attr-defined]
+        return socket.socket(*self._kind, descriptor), address
 
 
 class TCPPort(tcp.Port):
-    """What accepts them."""
+    """
+    What accepts them.
+
+    @ivar bound: the address at this end of all its connections, if that is the same for all.
+    """
 
     transport = TCPServer
+    bound: Any = None
+    socket: Any
+    fileno: Any
+
+    def startListening(self) -> None:
+        super().startListening()
+        self.socket = _Listening(self.socket)
+        self.fileno = self.socket.fileno
+        # Connections inherit it.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        address = self.getHost()
+        if address.host not in ("0.0.0.0", "::"):
+            self.bound = address
 
 
 class TCPConnector(tcp.Connector):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -59,6 +58,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from proxyd.service.assembly import make_service
+    from proxyd.service.garbage import settle
 
     try:
         service = make_service(reactor, options["config"])
@@ -81,8 +81,7 @@ def makeService(options: Options) -> IService:
     signal.signal(signal.SIGUSR2, restart_workers)
     # Twisted's own handlers are there only then.
     reactor.callWhenRunning(_catch_second_signal, reactor, service)
-    # Modules and rules stay: the garbage collector need not look at them again and again.
-    reactor.callWhenRunning(gc.freeze)
+    reactor.callWhenRunning(settle)
     service.unusable = give_up
     parent = _Proxy()
     service.setServiceParent(parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import select
 import socket
@@ -10,6 +11,7 @@ import ssl
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from proxyd.reactor import PromptReactor
+from proxyd.sockets import write_last
 from proxyd.splicing import WORTH, ISplicing, can_splice, is_allowed
 from tests.support.certificates import Authority
 
@@ -363,6 +366,67 @@ def test_written_after_closing(reactor: PromptReactor, pair: Pair) -> None:
     assert pair.other.recv(1) == b""
 
 
+@pytest.mark.parametrize("size", [1, 4 * MEBIBYTE])
+def test_last_octets(reactor: PromptReactor, pair: Pair, size: int) -> None:
+    """What the end follows is sent before it."""
+    data = b"x" * size
+    write_last(pair.transport, data)
+    pair.transport.loseConnection()
+    assert read(reactor, pair.other, len(data)) == data
+    turn_until(reactor, lambda: pair.protocol.lost)
+    assert pair.other.recv(1) == b""
+
+
+def _segments_received(one: socket.socket) -> int:
+    """C{tcpi_segs_in} of the kernel's struct tcp_info."""
+    return int(struct.unpack_from("I", one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 140)[0])
+
+
+def test_last_octets_and_end_in_one_segment(reactor: PromptReactor, tcp: Pair) -> None:
+    """What many short connections have most of."""
+    before = _segments_received(tcp.other)
+    write_last(tcp.transport, b"x")
+    tcp.transport.loseConnection()
+    turn_until(reactor, lambda: tcp.protocol.lost)
+    assert tcp.other.recv(2) == b"x"
+    assert tcp.other.recv(1) == b""
+    assert _segments_received(tcp.other) == before + 1
+
+
+def test_closed_before_its_turn(reactor: PromptReactor, tmp_path: Path) -> None:
+    """Who is closed is told of nothing any more, though it has come already."""
+    listening: Any = reactor.listenTCP(0, Recorders(), interface="127.0.0.1")
+    one, other = (accepted(reactor, listening, socket.socket()) for _ in range(2))
+    one.protocol.on_data = lambda data: other.transport.loseConnection()
+    other.protocol.on_data = lambda data: one.transport.loseConnection()
+    for pair in (one, other):
+        pair.other.sendall(b"x")
+    turn_until(reactor, lambda: one.protocol.lost or other.protocol.lost)
+    assert sorted((one.protocol.received, other.protocol.received)) == [b"", b"x"]
+    for pair in (one, other):
+        pair.close(reactor)
+
+
+def test_exception_at_the_end(reactor: PromptReactor, tcp: Pair) -> None:
+    """A protocol that fails at its end is logged, and costs nobody else anything."""
+    told: list[Any] = []
+
+    def fail(reason: Failure) -> None:
+        raise ValueError("it was to fail")
+
+    tcp.protocol.connectionLost = fail  # type: ignore[method-assign, assignment]
+    globalLogPublisher.addObserver(told.append)
+    try:
+        tcp.transport.loseConnection()
+        reactor.callLater(0, lambda: None)
+        turn_until(reactor, lambda: told)
+    finally:
+        globalLogPublisher.removeObserver(told.append)
+    assert "failed at its end" in told[0]["log_format"]
+    tcp.protocol.lost = Failure(ConnectionDone())
+    assert tcp.other.recv(1) == b""
+
+
 def test_abort_after_closing(reactor: PromptReactor, tcp: Pair) -> None:
     """Of two ends the harder one counts, once."""
     tcp.transport.loseConnection()
@@ -521,6 +585,47 @@ def test_half_close_by_the_other(reactor: PromptReactor, pair: Pair) -> None:
     pair.transport.write(b"answer")
     assert pair.other.recv(100) == b"answer"
     assert pair.protocol.lost is None
+
+
+@pytest.mark.parametrize(("interface", "host"), [("127.0.0.1", "127.0.0.1"), ("", "127.0.0.1"), ("::", "::1")])
+def test_accepted(reactor: PromptReactor, interface: str, host: str) -> None:
+    """An accepted connection knows both ends, is told apart in the log, and sends without delay."""
+    listening: Any = reactor.listenTCP(0, Recorders(), interface=interface)
+    port = listening.getHost().port
+    with socket.create_connection((host, port), 10) as other:
+        turn_until(reactor, lambda: listening.factory.made and listening.factory.made[0].transport)
+        protocol: Any = listening.factory.made[0]
+        transport = protocol.transport
+        assert (transport.getHost().host, transport.getHost().port) == (host, port)
+        assert (transport.getPeer().host, transport.getPeer().port) == other.getsockname()[:2]
+        transport.setTcpNoDelay(True)
+        assert transport.getTcpNoDelay()
+        transport.setTcpNoDelay(False)
+        assert not transport.getTcpNoDelay()
+        assert transport.logPrefix() == f"Recorder,0,{host}"
+        assert repr(transport) == f"<Recorder #0 from {host} on {port}>"
+        transport.loseConnection()
+        turn_until(reactor, lambda: protocol.lost)
+        assert host in repr(transport)
+
+
+def test_nothing_left(reactor: PromptReactor, tmp_path: Path) -> None:
+    """A connection that was accepted and has ended is gone, transport and all, without the garbage collector."""
+    listening: Any = reactor.listenTCP(0, Recorders(), interface="127.0.0.1")
+    accepted(reactor, listening, socket.socket()).close(reactor)
+    gc.collect()
+    gc.disable()
+    try:
+        with socket.socket() as other:
+            accepted(reactor, listening, other)
+            recorder = listening.factory.made.pop()
+            left = weakref.ref(recorder.transport)
+            recorder.transport.loseConnection()
+            turn_until(reactor, lambda: recorder.lost)
+        recorder.transport = None
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_descriptor_with_octets(reactor: PromptReactor, tmp_path: Path) -> None:

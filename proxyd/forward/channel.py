@@ -27,6 +27,7 @@ from proxyd.http.fields import Fields, serialize
 from proxyd.http.framing import BadChunk, BodyReader, LengthReader, chunk, last_chunk, request_body
 from proxyd.http.head import RequestHead, parse_request
 from proxyd.http.upgrade import is_upgrade
+from proxyd.sockets import write_last
 from proxyd.splicing import can_splice
 from proxyd.timer import Timer
 from proxyd.times import date_line
@@ -508,7 +509,11 @@ class Channel(protocol.Protocol):
         elif not self._minor:
             framing += b"Connection: keep-alive\r\n"
         self._head_sent = True
-        self.transport.write(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, lines, framing, payload))
+        octets = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, lines, framing, payload)
+        if ended and not self._keep:
+            write_last(self.transport, octets)
+        else:
+            self.transport.write(octets)
         if ended:
             self._answered()
 
@@ -518,7 +523,10 @@ class Channel(protocol.Protocol):
         if self._chunked:
             payload = chunk(payload) + last_chunk(trailers or []) if ended else chunk(payload)
         if payload:
-            self.transport.write(payload)
+            if ended and not self._keep:
+                write_last(self.transport, payload)
+            else:
+                self.transport.write(payload)
         if ended:
             self._answered()
 

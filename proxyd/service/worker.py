@@ -6,7 +6,6 @@ It is told over descriptor L{LINK}; the sockets that clients come to follow L{TA
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import signal
@@ -32,6 +31,7 @@ from proxyd.control.rulebook import Rulebook
 from proxyd.control.store.memory import MemoryStore
 from proxyd.control.store.values import Document, RuleSet, StoredRule, in_order
 from proxyd.service.config import parse
+from proxyd.service.garbage import settle
 from proxyd.service.link import Link
 from proxyd.service.proxy_protocol import PREFIX
 from proxyd.service.serving import Prepared, Serving
@@ -282,7 +282,7 @@ def main() -> None:
     worker.link.tell("ready")
     # Not before: the reactor has handlers of its own.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, end)
-    reactor.callWhenRunning(gc.freeze)
+    reactor.callWhenRunning(settle)
     reactor.run()
 
 
