@@ -22,14 +22,53 @@ from twisted.python.failure import Failure
 RECORD: Final = 16 * 1024
 """The most octets of one record (RFC 8446 section 5.1)."""
 
+_HEADER: Final = 5
+_LENGTH_AT: Final = 3
+"""Of a record's header: its octets, and where among them the length of what follows begins (the same section)."""
+
 _PIECE: Final = 128 * 1024
 """The most octets that go to the socket at once."""
+
+
+class _Records:
+    """Follows the records that come by their headers."""
+
+    def __init__(self) -> None:
+        self._missing = 0  # octets of the last one that are still to come
+        self._header = b""  # what is there of a header that is not whole
+
+    def is_one(self, octets: bytes) -> bool:
+        """
+        Follow the next octets that have come.
+
+        @return: whether they are one whole record, no more and no less.
+        """
+        begins = not self._missing and not self._header
+        octets = self._header + octets
+        size = len(octets)
+        end = self._missing
+        count = 0
+        while end + _HEADER <= size:
+            end += _HEADER + int.from_bytes(octets[end + _LENGTH_AT : end + _HEADER], "big")
+            count += 1
+        self._missing = max(0, end - size)
+        self._header = octets[end:]
+        return begins and count == 1 and end == size
 
 
 class PromptTLS(TLSMemoryBIOProtocol):
     """One connection."""
 
     transport: Any
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._records = _Records()
+        self._has_one = False
+
+    def dataReceived(self, bytes: bytes) -> None:
+        self._has_one = self._records.is_one(bytes)
+        super().dataReceived(bytes)
 
     def _write(self, bytes: bytes) -> None:
         if self._lostTLSConnection:
@@ -49,13 +88,17 @@ class PromptTLS(TLSMemoryBIOProtocol):
             self._flushSendBIO()
 
     def _flushReceiveBIO(self) -> None:
-        # All records that have come are given to the protocol together, and only then what ended them.
+        # All records that have come are given to the protocol together, and only then what ended them.  Most requests
+        # and answers are one: behind it there is nothing, and no reading of it makes anything to be sent.  To ask
+        # OpenSSL for both would cost as much again.
         pieces: list[bytes] = []
         ended = False
         failure: Failure | None = None
         try:
             while not self._lostTLSConnection:
                 pieces.append(self._tlsConnection.recv(RECORD))
+                if self._has_one:
+                    break
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
@@ -68,7 +111,8 @@ class PromptTLS(TLSMemoryBIOProtocol):
             if failure is None:
                 self._shutdownTLS()
             self._tlsShutdownFinished(failure)
-        self._flushSendBIO()
+        if not (self._has_one and pieces):
+            self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
         try:
