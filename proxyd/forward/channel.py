@@ -62,6 +62,10 @@ class State(Enum):
     CLOSING = auto()
 
 
+# An enumeration is slow to ask for its members, and each request does it eight times: 0.4 us.
+IDLE, BUSY, HANDED_OVER, CLOSING = State
+
+
 @implementer(IPushProducer)
 class Channel(protocol.Protocol):
     """
@@ -94,7 +98,7 @@ class Channel(protocol.Protocol):
         self._silent: str | None = None  # the address towards which this counts until its first request
         self.port = -1
         self.secure = False
-        self._state = State.IDLE
+        self._state = IDLE
         self._timer = Timer(site.clock, self._timed_out)
         self._buffer = b""
         self._advancing = False
@@ -161,12 +165,12 @@ class Channel(protocol.Protocol):
             self._receive_body(data)
             return
         state = self._state
-        if state is State.CLOSING:
+        if state is CLOSING:
             return
         if self._buffer:
             data = self._buffer + data
         self._buffer = data
-        if state is State.IDLE and not self._client_full:
+        if state is IDLE and not self._client_full:
             self._advance()
         elif len(data) > self.settings.limits.header:
             # Not before: a connection that is not read never shows that its client has gone.
@@ -175,7 +179,7 @@ class Channel(protocol.Protocol):
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self._timer.cancel()
         self._speaks()
-        self._state = State.CLOSING
+        self._state = CLOSING
         self._reading_body = False
         self._buffer = b""
         self.site.channels.discard(self)
@@ -188,7 +192,7 @@ class Channel(protocol.Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether a request is being served."""
-        return self._state is State.BUSY
+        return self._state is BUSY
 
     @property
     def is_request_paused(self) -> bool:
@@ -205,22 +209,22 @@ class Channel(protocol.Protocol):
     def pauseProducing(self) -> None:
         self._client_full = True
         self._unsent = unsent(self.transport)
-        self._timer.start(CLOSE_S if self._state is State.CLOSING else self.settings.timeouts.body)
+        self._timer.start(CLOSE_S if self._state is CLOSING else self.settings.timeouts.body)
         if self._responder is not None:
             self._responder.pause()
 
     def resumeProducing(self) -> None:
         self._client_full = False
-        if self._state is State.BUSY:
+        if self._state is BUSY:
             if self._reading_body and not self._reading_paused:
                 self._timer.start(self.settings.timeouts.body)
             else:
                 self._timer.stop()
             if self._responder is not None:
                 self._responder.resume()
-        elif self._state is State.IDLE:
+        elif self._state is IDLE:
             self._await_request()
-            if self._reading_paused and self._state is State.IDLE:
+            if self._reading_paused and self._state is IDLE:
                 self._update_reading()
 
     def stopProducing(self) -> None:
@@ -238,7 +242,7 @@ class Channel(protocol.Protocol):
         """Serve the requests that are there, one after the other."""
         self._advancing = True
         try:
-            while self._state is State.IDLE and self._buffer and not self._client_full:
+            while self._state is IDLE and self._buffer and not self._client_full:
                 limits = self.settings.limits
                 try:
                     octets, self._buffer = cut_head(self._buffer, limits.header, limits.uri)
@@ -258,7 +262,7 @@ class Channel(protocol.Protocol):
 
     def _look_ahead(self) -> None:
         """Read again, if there is room for what a client sends ahead."""
-        if self._state is State.IDLE or self._state is State.BUSY:
+        if self._state is IDLE or self._state is BUSY:
             self._update_reading()
 
     def _begin(self, octets: bytes) -> None:
@@ -275,7 +279,7 @@ class Channel(protocol.Protocol):
         except RequestError as error:
             self._refuse(error)
             return
-        self._state = State.BUSY
+        self._state = BUSY
         self._head_sent = self._chunked = self._responder_full = self._refusing = False
         # What the client sends ahead is of another protocol then, and no request.
         self.upgrading = bool(head.upgrade) and is_upgrade(head)
@@ -297,7 +301,7 @@ class Channel(protocol.Protocol):
         """Answer a head that cannot be read; nothing after it can be, either."""
         if self.port < 0:
             self._learn_addresses()
-        self._state = State.BUSY
+        self._state = BUSY
         self._keep = self._head_sent = self._chunked = False
         self._refusing = True
         self._minor = 1
@@ -433,7 +437,7 @@ class Channel(protocol.Protocol):
             pause = self._responder_full
         else:
             # Nor is the next request's turn before the client has taken what is there of its answers.
-            waits = self._state is State.BUSY or (self._state is State.IDLE and self._client_full)
+            waits = self._state is BUSY or (self._state is IDLE and self._client_full)
             pause = waits and len(self._buffer) > self.settings.limits.header
         if pause is self._reading_paused:
             return
@@ -566,7 +570,7 @@ class Channel(protocol.Protocol):
             # Behind a refused upgrade there may be frames that came while its answer was on its way.
             self.close()
             return
-        self._state = State.IDLE
+        self._state = IDLE
         if not self._client_full:
             self._await_request()
         # Not before: else there would be one more reading for each request that is kept, whatever is kept already.
@@ -591,7 +595,7 @@ class Channel(protocol.Protocol):
         @param idle_s: seconds until one is closed that has had requests and has none now; one more is answered.
         """
         self._keep = False
-        if self._state is not State.IDLE:
+        if self._state is not IDLE:
             return
         if self._previous is None and not self._buffer:
             self._timer.start(FIRST_S)
@@ -602,9 +606,9 @@ class Channel(protocol.Protocol):
 
     def close(self) -> None:
         """Send what is still to be sent, then end the connection."""
-        if self._state is State.CLOSING:
+        if self._state is CLOSING:
             return
-        self._state = State.CLOSING
+        self._state = CLOSING
         # Behind a head that could not be read there may be a body, on its way still.
         unread = self._refusing or self._reader is not None or bool(self._buffer)
         self._reading_body = False
@@ -637,7 +641,7 @@ class Channel(protocol.Protocol):
 
         @return: octets that the client has sent already, and the record to finish.
         """
-        self._state = State.HANDED_OVER
+        self._state = HANDED_OVER
         self._timer.cancel()
         self.transport.unregisterProducer()
         self.site.channels.discard(self)
@@ -651,17 +655,17 @@ class Channel(protocol.Protocol):
         return early, self.record
 
     def _timed_out(self) -> None:
-        if self._state is State.CLOSING or self._client_full:
+        if self._state is CLOSING or self._client_full:
             left = unsent(self.transport)
             if left < self._unsent:
                 # Slow is not silent.
                 self._unsent = left
-                self._timer.start(CLOSE_S if self._state is State.CLOSING else self.settings.timeouts.body)
+                self._timer.start(CLOSE_S if self._state is CLOSING else self.settings.timeouts.body)
                 return
             if self._recording:
                 self.record.note("client", "connection", "took nothing for too long")
             cut_off(self.transport)
-        elif self._state is State.BUSY:
+        elif self._state is BUSY:
             self._keep = False
             self._abandon(LimitExceeded("The request's body came too slowly.", 408))
         elif self._buffer.strip(b"\r\n"):

@@ -40,9 +40,10 @@ _MINORS = {b"HTTP/1.%d" % minor: minor for minor in range(10)}
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _CONTROLS = bytes(range(0x20)).replace(b"\t", b"") + b"\x7f"
 _KEEP_ALIVE = (b"keep-alive",)
+_CLOSE = (b"close",)
 _USUAL_OPTIONS: dict[bytes, tuple[bytes, ...]] = {
     b"keep-alive": _KEEP_ALIVE,
-    b"close": (b"close",),
+    b"close": _CLOSE,
     b"Upgrade": (b"upgrade",),
     b"upgrade": (b"upgrade",),
     b"websocket": (b"websocket",),
@@ -425,70 +426,64 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
     )
 
 
-# What nearly every server sends: one space before a value, none behind it.  Where this matches, llhttp finds
-# the same fields.
+# What nearly every server sends: one space before a value, none behind it, and once at most what decides how the
+# answer is read.  Where this matches, llhttp finds the same fields.  No line fits two of the alternatives, or a head
+# that ends wrongly would be tried in more ways than there is time for.
+_VALUE = rb"(?![\t ])[\t -~\x80-\xff]*+(?<![\t ])\r\n"
+_FIELD = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:\ " + _VALUE
 _PLAIN = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([\t -~\x80-\xff]*+)\r\n"
-    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++: (?![\t ])[\t -~\x80-\xff]*+(?<![\t ])\r\n)*+)\r\n"
+    rb"""
+    HTTP/1\.1\ ([2-5][0-9][0-9])\ ([\t -~\x80-\xff]*+)\r\n              # groups 1 and 2: status, reason
+    ((?:                                                               # 3: all fields
+        (?![CDKPTUcdkptu]) FIELD
+      | (?=[Cc]) (?:
+            (?(4)(?!)) (?i:content-length):\ (0|[1-9][0-9]{0,17})\r\n  # 4: the length, unless there is one
+          | (?(5)(?!)) ((?i:connection):\ (?i:(close)|keep-alive)\r\n)  # 5 and 6: the line, and whether it is close
+          | (?!(?i:content-length|connection|close):) FIELD
+        )
+      | (?=[Dd]) (?: (?i:date)():\ VALUE | (?!(?i:date):) FIELD )      # 7: whether there is a Date
+      | (?=[Kk]) (?: (?(8)(?!)) ((?i:keep-alive):\ VALUE)              # 8: the line
+          | (?!(?i:keep-alive):) FIELD
+        )
+      | (?=[PTUptu]) (?!(?i:transfer-encoding|upgrade|te|proxy-[^:]*+):) FIELD
+    )*)\r\n
+    """.replace(b"FIELD", _FIELD).replace(b"VALUE", _VALUE),
+    re.VERBOSE,
 )
-
-# The fields that decide how an answer is read or that go no further, with the number of their group; those without
-# one are seldom, and need a closer look.
-_NOTED = re.compile(
-    rb"\n(?=[CDKPTUcdkptu])(?i:(content-length: )|(connection: )|(keep-alive: )|(date: )"
-    rb"|(?:transfer-encoding|upgrade|te|close|proxy-[^:]*): )"
-)
-_LENGTH, _CONNECTION, _KEPT, _DATE = 1, 2, 3, 4
-
-_PERSISTENCE: dict[bytes, tuple[bytes, ...]] = {b"keep-alive": _KEEP_ALIVE, b"close": (b"close",)}
+_SECTION, _CONNECTION, _KEEP_ALIVE_LINE = 3, 5, 8
 
 
 def _read_plainly(head: ResponseHead, octets: bytes, request_method: bytes) -> bool:
     """
-    Read the head of an answer that holds nothing unusual, in a third of the time: its fields are not taken apart.
+    Read the head of an answer that holds nothing unusual, in a quarter of the time: its fields are not taken apart.
 
     @return: whether it was that; else nothing has been found out.
     """
     plain = _PLAIN.fullmatch(octets)
     if plain is None:
         return False
-    start, stop = plain.span(3)
-    length = lines = b""
-    connection: tuple[bytes, ...] | None = None
-    dated = False
-    at = start
-    # From the line feed before the first field on.
-    for found in _NOTED.finditer(octets, start - 1):
-        begin, value = found.span()
-        noted = found.lastindex
-        if noted == _DATE:
-            dated = True
-        elif noted == _LENGTH and not length:
-            length = octets[value : octets.index(b"\r", value)]
-        elif noted == _KEPT or (noted == _CONNECTION and connection is None):
-            end = octets.index(b"\r", value)
-            if noted == _CONNECTION:
-                connection = _PERSISTENCE.get(octets[value:end].lower())
-                if connection is None:
-                    return False
-            lines += octets[at : begin + 1]
-            at = end + 2
-        else:
-            return False
-    status = int(plain[1])
-    if not length.isdigit() or len(length) > 18 or (length[0] == 0x30 and length != b"0") or status in _BODILESS:
+    digits, reason, section, length, connection, closes, date, kept = plain.groups()
+    status = int(digits)
+    if length is None or status in _BODILESS:
         return False
+    lines = section
+    if connection is not None or kept is not None:
+        # Those two lines go no further.
+        start = plain.start(_SECTION)
+        for begin, end in sorted((plain.span(_CONNECTION), plain.span(_KEEP_ALIVE_LINE)), reverse=True):
+            if begin >= 0:
+                lines = lines[: begin - start] + lines[end - start :]
     head.minor = 1
     head.status = status
-    head.reason = plain[2]
-    head.section = octets[start:stop]
-    head._lines = lines + octets[at:stop]
+    head.reason = reason
+    head.section = section
+    head._lines = lines
     head.bodiless = request_method == b"HEAD"
-    head.connection = connection or ()
+    head.connection = () if connection is None else _KEEP_ALIVE if closes is None else _CLOSE
     head.length = int(length)
     head.chunked = False
-    head.dated = dated
-    head.keep_alive = connection != (b"close",)
+    head.dated = date is not None
+    head.keep_alive = closes is None
     return True
 
 

@@ -540,6 +540,8 @@ STARTS = st.sampled_from(
 
 
 @given(STARTS, st.lists(LINES, max_size=6).map(b"".join), st.sampled_from([b"GET", b"HEAD"]))
+@example(b"HTTP/1.1 200 OK\r\n", b"Keep-Alive: a\r\nContent-Length: 5\r\nkeep-alive: b\r\n", b"GET")
+@example(b"HTTP/1.1 200 OK\r\n", b"Content-Length: 5\r\nContent-Length: 5\r\n", b"GET")
 @example(b"HTTP/1.1 200 OK\r\n", b"Connection: close\r\nDate: x\r\nKeep-Alive: a\r\nContent-Length: 5\r\n", b"GET")
 @settings(max_examples=1500)
 def test_plain_answers(start: bytes, lines: bytes, method: bytes) -> None:
@@ -558,3 +560,17 @@ def test_plain_answers(start: bytes, lines: bytes, method: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proxyd.http.head, "_read_plainly", lambda *_: False)
         assert read() == plainly
+
+
+@pytest.mark.parametrize("name", [b"A", b"C", b"Content-Type", b"D", b"Date", b"K", b"Te-", b"Upgrades", b"Proxy"])
+@pytest.mark.parametrize("end", [b"no field\r\n\r\n", b"A: a \r\n\r\n", b"Connection: upgrade\r\n\r\n"])
+def test_long_answers_that_are_not_plain(name: bytes, end: bytes) -> None:
+    """What is found out only at the end of a long head does not take the time of all ways to read it."""
+    lines = (name + b": value\r\n") * 2000
+    octets = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n" + lines + end
+    try:
+        head = parse_response(octets, b"GET")
+    except ResponseMalformed:
+        assert end.startswith(b"no field")
+    else:
+        assert len(head.fields) == 2002
