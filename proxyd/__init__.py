@@ -6,9 +6,9 @@ above it in this list, never what stands below::
 
     errors, interfaces              what goes wrong; what others may provide
     timer, times, transports        deadlines that move; moments as text; what lies below a transport's wrappers
-    splicing, sockets, reactor      octets moved within the kernel; sockets that do this, and write at once;
+    splicing, sockets, reactor      octets moved within the kernel; sockets that do this, and send once a turn;
                                     the reactor that has them
-    tls                             TLS that writes at once
+    tls                             TLS that keeps nothing back
     http/                           pure: heads, fields, targets, bodies, forwarding, the WebSocket handshake
     rules/                          pure: patterns, globs, the table, the request that a rule makes
     outbound/                       from an origin server, and the way to it, to one endpoint

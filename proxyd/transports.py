@@ -64,5 +64,5 @@ def unsent(transport: Any) -> int:
     if not isinstance(transport, Connection) or not ISystemHandle.providedBy(transport):
         return 0
     queued = fcntl.ioctl(transport.getHandle(), termios.TIOCOUTQ, b"\0\0\0\0")
-    ours = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    ours = len(transport.dataBuffer) - transport.offset + transport._tempDataLen + getattr(transport, "written", 0)
     return int(struct.unpack("i", queued)[0]) + ours

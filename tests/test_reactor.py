@@ -1,4 +1,4 @@
-"""The reactor whose sockets write at once, with real sockets: one reactor for each test, turned by hand or run."""
+"""The reactor whose sockets send once a turn, with real sockets: one reactor for each test, turned by hand or run."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from proxyd.reactor import PromptReactor
-from proxyd.sockets import write_last
+from proxyd.reactor import PromptReactor, when_turn_ends
 from proxyd.splicing import WORTH, ISplicing, can_splice, is_allowed
 from tests.support.certificates import Authority
 
@@ -248,6 +248,26 @@ def read(reactor: PromptReactor, other: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
+def test_when_a_turn_ends(reactor: PromptReactor, tcp: Pair) -> None:
+    """What is to be done then is done when all has been sent, and what it writes is sent, too; others call it later."""
+    called: list[object] = []
+
+    def call() -> None:
+        called.append(is_readable(tcp.other))
+        tcp.transport.write(b" after")
+
+    when_turn_ends(reactor, call)
+    tcp.transport.write(b"before")
+    assert called == []
+    reactor.iterate(0)
+    assert called == [True]
+    assert tcp.other.recv(100) == b"before after"
+    clock = Clock()
+    when_turn_ends(clock, lambda: called.append("later"))
+    clock.advance(0)
+    assert called == [True, "later"]
+
+
 def test_interfaces(reactor: PromptReactor) -> None:
     """It is a whole reactor."""
     for interface in (IReactorCore, IReactorFDSet, IReactorUNIX):
@@ -264,11 +284,45 @@ def test_time(reactor: PromptReactor) -> None:
     assert time.monotonic() - before >= 0.01
 
 
-def test_written_at_once(pair: Pair) -> None:
-    """What is written has been sent when write returns: the reactor does not turn here."""
+def test_sent_when_the_turn_is_over(reactor: PromptReactor, pair: Pair) -> None:
+    """What is written within a turn goes out together at its end: it waits for no poll."""
     pair.transport.write(b"one ")
+    pair.transport.write(b"")
     pair.transport.writeSequence([b"two", b" ", b"three"])
+    assert not is_readable(pair.other)
+    reactor.iterate(0)
     assert pair.other.recv(100) == b"one two three"
+
+
+def test_sent_with_the_turn_of_an_event(reactor: PromptReactor, pair: Pair) -> None:
+    """An answer goes out within the turn in which the question came."""
+    pair.protocol.on_data = pair.transport.write
+    pair.other.sendall(b"hello")
+    turn_until(reactor, lambda: pair.protocol.received)
+    assert pair.other.recv(100) == b"hello"
+
+
+def test_much_within_one_turn(reactor: PromptReactor, pair: Pair) -> None:
+    """Who writes more and more hears that the socket is full, whatever becomes of the turn."""
+    calls: list[str] = []
+    pair.transport.registerProducer(Calls(calls), True)
+    octets = 0
+    while not calls:
+        pair.transport.write(b"x" * 1000)
+        octets += 1000
+        assert octets < 64 * MEBIBYTE
+    assert read(reactor, pair.other, octets) == b"x" * octets
+    turn_until(reactor, lambda: calls == ["pause", "resume"])
+    pair.transport.unregisterProducer()
+
+
+def test_lost_before_the_turn_is_over(reactor: PromptReactor, pair: Pair) -> None:
+    """What was written before the other side's end was heard of is sent."""
+    pair.protocol.on_data = pair.transport.write
+    pair.other.sendall(b"question")
+    pair.other.shutdown(socket.SHUT_WR)
+    turn_until(reactor, lambda: pair.protocol.lost or pair.protocol.read_lost)
+    assert pair.other.recv(100) == b"question"
 
 
 def test_received(reactor: PromptReactor, pair: Pair) -> None:
@@ -285,25 +339,30 @@ def test_order(reactor: PromptReactor, pair: Pair) -> None:
     pair.transport.writeSequence([pieces[-1][:2], pieces[-1][2:]])
     expected = b"".join(pieces)
     assert read(reactor, pair.other, len(expected)) == expected
-    pair.transport.write(b"and at once again")
-    assert pair.other.recv(100) == b"and at once again"
+    pair.transport.write(b"and again")
+    assert read(reactor, pair.other, 9) == b"and again"
+
+
+class Calls:
+    """A producer that keeps what it is told to do."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
+
+    def pauseProducing(self) -> None:
+        self._calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        self._calls.append("resume")
+
+    def stopProducing(self) -> None:
+        self._calls.append("stop")
 
 
 def test_slow_reader(reactor: PromptReactor, tcp: Pair) -> None:
     """One write that is sent in parts: the producer is paused for as long, and nothing is lost."""
     calls: list[str] = []
-
-    class Producer:
-        def pauseProducing(self) -> None:
-            calls.append("pause")
-
-        def resumeProducing(self) -> None:
-            calls.append("resume")
-
-        def stopProducing(self) -> None:
-            calls.append("stop")
-
-    tcp.transport.registerProducer(Producer(), True)
+    tcp.transport.registerProducer(Calls(calls), True)
     tcp.transport.write(b"a few octets pause nobody")
     assert calls == []
     data = os.urandom(16 * MEBIBYTE)
@@ -321,6 +380,7 @@ def test_error_in_send(reactor: PromptReactor, tcp: Pair) -> None:
     # The reset is there at once on one machine; each write but the first would raise EPIPE.
     for _ in range(3):
         tcp.transport.write(b"x")
+        tcp.transport.send()
     assert tcp.protocol.lost is None
     turn_until(reactor, lambda: tcp.protocol.lost)
 
@@ -366,17 +426,6 @@ def test_written_after_closing(reactor: PromptReactor, pair: Pair) -> None:
     assert pair.other.recv(1) == b""
 
 
-@pytest.mark.parametrize("size", [1, 4 * MEBIBYTE])
-def test_last_octets(reactor: PromptReactor, pair: Pair, size: int) -> None:
-    """What the end follows is sent before it."""
-    data = b"x" * size
-    write_last(pair.transport, data)
-    pair.transport.loseConnection()
-    assert read(reactor, pair.other, len(data)) == data
-    turn_until(reactor, lambda: pair.protocol.lost)
-    assert pair.other.recv(1) == b""
-
-
 def _segments_received(one: socket.socket) -> int:
     """C{tcpi_segs_in} of the kernel's struct tcp_info."""
     return int(struct.unpack_from("I", one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 140)[0])
@@ -385,7 +434,7 @@ def _segments_received(one: socket.socket) -> int:
 def test_last_octets_and_end_in_one_segment(reactor: PromptReactor, tcp: Pair) -> None:
     """What many short connections have most of."""
     before = _segments_received(tcp.other)
-    write_last(tcp.transport, b"x")
+    tcp.transport.write(b"x")
     tcp.transport.loseConnection()
     turn_until(reactor, lambda: tcp.protocol.lost)
     assert tcp.other.recv(2) == b"x"
@@ -418,11 +467,10 @@ def test_exception_at_the_end(reactor: PromptReactor, tcp: Pair) -> None:
     globalLogPublisher.addObserver(told.append)
     try:
         tcp.transport.loseConnection()
-        reactor.callLater(0, lambda: None)
         turn_until(reactor, lambda: told)
     finally:
         globalLogPublisher.removeObserver(told.append)
-    assert "failed at its end" in told[0]["log_format"]
+    assert "failed at the end of a turn" in told[0]["log_format"]
     tcp.protocol.lost = Failure(ConnectionDone())
     assert tcp.other.recv(1) == b""
 
@@ -577,13 +625,13 @@ def test_half_close_by_us(reactor: PromptReactor, pair: Pair) -> None:
 
 
 def test_half_close_by_the_other(reactor: PromptReactor, pair: Pair) -> None:
-    """Who has ended his direction can still be written to, at once."""
+    """Who has ended his direction can still be written to."""
     pair.other.sendall(b"question")
     pair.other.shutdown(socket.SHUT_WR)
     turn_until(reactor, lambda: pair.protocol.read_lost)
     assert pair.protocol.received == b"question"
     pair.transport.write(b"answer")
-    assert pair.other.recv(100) == b"answer"
+    assert read(reactor, pair.other, 6) == b"answer"
     assert pair.protocol.lost is None
 
 
@@ -629,10 +677,12 @@ def test_nothing_left(reactor: PromptReactor, tmp_path: Path) -> None:
 
 
 def test_descriptor_with_octets(reactor: PromptReactor, tmp_path: Path) -> None:
-    """What is written while a descriptor waits to be sent does not overtake it."""
+    """A descriptor goes with the octet that is written after it, and overtakes none before it."""
     pair = _unix_server(reactor, tmp_path)
     ours, theirs = os.pipe()
+    pair.transport.write(b"before")
     pair.transport.sendFileDescriptor(ours)
+    assert socket.recv_fds(pair.other, 100, 1)[:2] == (b"before", [])
     pair.transport.write(b"with a descriptor")
     assert not is_readable(pair.other)
 
@@ -650,8 +700,8 @@ def test_start_tls(reactor: PromptReactor, tcp: Pair, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     own = PrivateCertificate.loadPEM(authority.sign("proxyd.test").read_bytes())
     tcp.transport.write(b"plain")
-    assert tcp.other.recv(100) == b"plain"
     tcp.transport.startTLS(own.options())
+    assert tcp.other.recv(100) == b"plain"
     # Twisted's TLS gathers small writes with the process's reactor, which does not run here; large ones it does not.
     data = b"x" * 100_000
     tcp.transport.write(data)
@@ -702,7 +752,7 @@ def test_exception_in_data_received(reactor: PromptReactor, tmp_path: Path) -> N
     good.other.sendall(b"fine")
     turn_until(reactor, lambda: good.protocol.received == b"fine")
     good.transport.write(b"fine, too")
-    assert good.other.recv(100) == b"fine, too"
+    assert read(reactor, good.other, 9) == b"fine, too"
     bad.close(reactor)
     good.close(reactor)
 
@@ -808,7 +858,7 @@ def test_other_speaks_first(reactor: PromptReactor) -> None:
         turn_until(reactor, lambda: factory.made and factory.made[0].received == b"greeting")
     pair.protocol = factory.made[0]
     pair.transport.write(b"answer")
-    assert pair.other.recv(100) == b"answer"
+    assert read(reactor, pair.other, 6) == b"answer"
     pair.close(reactor)
 
 

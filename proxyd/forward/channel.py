@@ -10,6 +10,7 @@ what a client sends ahead is kept, up to a limit, until its turn.
 
 from __future__ import annotations
 
+import math
 from enum import Enum, auto
 from typing import Any
 
@@ -27,7 +28,6 @@ from proxyd.http.fields import Fields, serialize
 from proxyd.http.framing import BadChunk, BodyReader, LengthReader, chunk, last_chunk, request_body
 from proxyd.http.head import RequestHead, parse_request
 from proxyd.http.upgrade import is_upgrade
-from proxyd.sockets import write_last
 from proxyd.splicing import can_splice
 from proxyd.timer import Timer
 from proxyd.times import date_line
@@ -119,7 +119,7 @@ class Channel(protocol.Protocol):
         self._recording = False
         # Who does not take more for now
         self._client_full = False
-        self._unsent = 0
+        self._unsent: float = 0
         self._responder_full = False
         self._reading_paused = False
 
@@ -513,11 +513,7 @@ class Channel(protocol.Protocol):
         elif not self._minor:
             framing += b"Connection: keep-alive\r\n"
         self._head_sent = True
-        octets = b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, lines, framing, payload)
-        if ended and not self._keep:
-            write_last(self.transport, octets)
-        else:
-            self.transport.write(octets)
+        self.transport.write(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, lines, framing, payload))
         if ended:
             self._answered()
 
@@ -527,10 +523,7 @@ class Channel(protocol.Protocol):
         if self._chunked:
             payload = chunk(payload) + last_chunk(trailers or []) if ended else chunk(payload)
         if payload:
-            if ended and not self._keep:
-                write_last(self.transport, payload)
-            else:
-                self.transport.write(payload)
+            self.transport.write(payload)
         if ended:
             self._answered()
 
@@ -615,8 +608,8 @@ class Channel(protocol.Protocol):
         self._reader = None
         self._buffer = b""
         transport: Any = self.transport
-        # Where the kernel has all, nothing is left to be waited for: the connection ends at once.
-        self._unsent = unsent(transport) if unread or may_keep(transport) else 0
+        # Where the kernel takes all, nothing is left to be waited for: the connection ends with this turn.
+        self._unsent = unsent(transport) if unread or may_keep(transport) else math.inf
         # With a producer TLS does not end, nor does TCP while it is paused.
         transport.unregisterProducer()
         if unread and ITCPTransport.providedBy(transport) and not self.secure:

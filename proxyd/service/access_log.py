@@ -18,6 +18,7 @@ from proxyd.forward.record import Record
 from proxyd.http.fields import values
 from proxyd.http.head import RequestHead
 from proxyd.interfaces import IAccessLog
+from proxyd.reactor import when_turn_ends
 from proxyd.service.settings import STDOUT, Log
 from proxyd.times import to_the_millisecond
 
@@ -86,7 +87,7 @@ class AccessLog:
         self._size = size
         if not self._is_due:
             self._is_due = True
-            self._reactor.callLater(0.0, self._turn_ends)
+            when_turn_ends(self._reactor, self._turn_ends)
 
     def _turn_ends(self) -> None:
         self._is_due = False
