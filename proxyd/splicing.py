@@ -23,7 +23,7 @@ from zope.interface import Interface
 WORTH: Final = 64 * 1024
 """Octets of a body still to come for which it is worth it."""
 
-MOST: Final = 256 * 1024
+MOST: Final = 512 * 1024
 """Octets that are moved at once, and so the most that are left over when the socket they go to is full."""
 
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
