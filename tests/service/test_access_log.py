@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -123,19 +123,42 @@ def test_file(tmp_path: Path) -> None:
 
 def test_lines_stay_whole() -> None:
     """Into a pipe that several processes share, no more goes at once than the system keeps together."""
-    ours, theirs = os.pipe()
-    with open(ours, "rb", buffering=0) as reader, open(theirs, "wb", buffering=0):
-        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK)
-        log = AccessLog(f"/dev/fd/{theirs}", combined_line, True, clock := Clock())
+    # Of a pipe of this kind, one read gives what one write has put into it.
+    ours, theirs = os.pipe2(os.O_DIRECT)
+    output = os.dup(1)
+    os.dup2(theirs, 1)
+    try:
+        log = AccessLog("-", combined_line, True, clock := Clock())
         line = len(combined_line(record(), NOW, True))
         for _ in range(WHOLE // line + 3):
             log.write(record())
-        assert len(reader.read(65536) or b"") == WHOLE // line * line
         clock.advance(0)
-        assert len(reader.read(65536) or b"") == 3 * line
-        log.write(record(b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"a" * 2 * WHOLE)))
+        assert len(os.read(ours, 65536)) == WHOLE // line * line
+        assert len(os.read(ours, 65536)) == 3 * line
+        long = record(b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"a" * 2 * WHOLE))
+        for one in (record(), long, record()):
+            log.write(one)
         log.close()
-        assert len(reader.read(65536) or b"") > 2 * WHOLE
+        assert len(os.read(ours, 65536)) == line
+        # One line that is longer than that cannot be kept together: the system cuts it.
+        octets = b"".join(os.read(ours, 65536) for _ in range(3))
+        assert octets.count(b"\n") == 1
+        assert len(os.read(ours, 65536)) == line
+    finally:
+        os.dup2(output, 1)
+        for descriptor in (ours, theirs, output):
+            os.close(descriptor)
+
+
+def test_many_lines_into_a_file(tmp_path: Path) -> None:
+    """A turn's lines go into a file together, however many they are."""
+    file, clock = tmp_path / "access.log", Clock()
+    log = AccessLog(str(file), combined_line, True, clock)
+    for _ in range(2000):
+        log.write(record())
+    assert file.read_bytes() == b""
+    clock.advance(0)
+    assert file.read_text().count("\n") == 2000
 
 
 def test_no_log() -> None:
@@ -165,6 +188,27 @@ def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
     log.write(record())
     log.close()
     assert (tmp_path / "moved" / "access.log").read_text().count("\n") == 1
+
+
+def test_disk_full_within_a_line(tmp_path: Path) -> None:
+    """A line that was cut stays cut, and the next one is a line of its own."""
+    file, clock = tmp_path / "access.log", Clock()
+    log = AccessLog(str(file), combined_line, True, clock)
+    line = len(combined_line(record(), NOW, True))
+    # A limit of the process's own stands for the disk's; its signal is the default's to ignore in Python.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (line + 10, before[1]))
+    try:
+        with capturedLogs():
+            log.write(record())
+            log.write(record())
+            clock.advance(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.write(record())
+    clock.advance(0)
+    first, cut, last = file.read_text().splitlines()
+    assert (len(first), len(cut), len(last)) == (line - 1, 10, line - 1)
 
 
 def test_full_disk() -> None:
