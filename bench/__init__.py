@@ -10,7 +10,11 @@ requests per second do.  Quote ratios of one run.
 proxyd has everything on that it has on by default, a table of ten rules of
 which the last one matches, metrics, and an access log in a file.  The load of
 a row asks for one path, which the table remembers after the first request;
-the row C{rules} measures paths that it has not seen::
+the row C{rules} measures paths that it has not seen.
+
+Some rows show a bare relay beside the peers: a program on proxyd's reactor
+that hands octets on and looks at nothing.  What it costs, no proxy on that
+reactor can fall below::
 
     lab         servers on their cores, their CPU time and memory
     origins     the servers behind the proxies, and their certificate

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from bench.lab import Lab, Server
 from bench.load import Done, wrk, wrk_megabytes
-from bench.proxies import PROXYD, started
+from bench.proxies import BARE, PROXYD, started
 from bench.rows import Load, Result, Row, Sample, Trial, compare, cpu_per_unit, interleave
 
 CONNECTIONS = 32
@@ -71,7 +71,10 @@ ROWS = [
         f"answers of 1 KB on {CONNECTIONS} kept-alive connections",
         "µs/request",
         compare(
-            ("nginx", "nginx without a log", "haproxy", "bun", "node http-proxy", "aiohttp", "twisted.web.proxy"),
+            (
+                "nginx", "nginx without a log", "haproxy", "bun", "node http-proxy", "aiohttp", "twisted.web.proxy",
+                BARE,
+            ),  # fmt: skip
             _origin,
             _small(),
         ),
@@ -98,7 +101,7 @@ ROWS = [
         "close",
         f"a new connection for each request, {CONNECTIONS} at a time",
         "µs/request",
-        compare(("nginx", "node http-proxy"), _origin, _small(fields=("Connection: close",))),
+        compare(("nginx", "node http-proxy", BARE), _origin, _small(fields=("Connection: close",))),
         {"nginx": 2.3, "node http-proxy": 0.25},
     ),
     Row(

@@ -11,6 +11,8 @@ from pathlib import Path
 from bench.lab import HERE, NODE_MODULES, PROXY_CORE, Lab, Server, free_port, running
 
 PROXYD = "proxyd"
+BARE = "a bare relay"
+"""What proxyd would cost if it did nothing but to hand octets on: shown for information."""
 
 Command = Callable[[Lab, int, int], list[str]]
 """The command of a proxy: its port, and the origin server's."""
@@ -108,6 +110,7 @@ COMMANDS: dict[str, Command] = {
     "bun": _program(NODE_MODULES / ".bin" / "bun", "bun_proxy.js"),
     "aiohttp": _program(sys.executable, "aiohttp_proxy.py"),
     "twisted.web.proxy": _program(sys.executable, "twisted_proxy.py"),
+    BARE: _program(sys.executable, "bare_relay.py"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.lab import Lab
 from bench.load import websocket
+from bench.proxies import BARE
 from bench.rows import Load, Row, compare
 
 ECHOING = 100
@@ -54,7 +55,7 @@ ROWS = [
         "ws-open",
         f"connections opened for one echo of {SMALL} octets and closed, {OPENING} at a time",
         "µs/connection",
-        compare(("node http-proxy", "nginx"), _origin, _load("open", SMALL, OPENING)),
+        compare(("node http-proxy", "nginx", BARE), _origin, _load("open", SMALL, OPENING)),
         {"node http-proxy": 1.0},
     ),
 ]
