@@ -75,6 +75,7 @@ class _Prompt:
     _ends = False
     _splicing: tuple[_Prompt, Callable[[int], None]] | None = None
     _left = 0
+    _room = SMALL
 
     def _is_free(self) -> bool:
         """Whether octets may go straight to the socket."""
@@ -176,6 +177,8 @@ class _Prompt:
         """See L{ISplicing.splice}."""
         self._splicing = (sink, moved) if count else None
         self._left = count
+        # What comes after it is a head again, with as little behind it as may be: the rest is not to come through here.
+        self._room = SMALL
 
     def doRead(self) -> Any:
         return super().doRead() if self._splicing is None else self._move()  # type: ignore[misc]
@@ -215,8 +218,6 @@ class _Prompt:
 
 class _PromptTCP(_Prompt):
     """The same, which receives more at once for as long as there is more."""
-
-    _room = SMALL
 
     def doRead(self) -> Any:
         if self._splicing is not None:
