@@ -24,9 +24,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, cast
 
-from twisted.internet.epollreactor import EPOLLIN, EPOLLOUT, EPollReactor
+from twisted.internet.epollreactor import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPollReactor
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory, IReactorTime
 from twisted.internet.main import installReactor
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
 from proxyd.sockets import TCPClient, TCPConnector, TCPPort, UNIXConnector, UNIXPort, adopt_unix_port
@@ -108,6 +109,13 @@ class PromptReactor(EPollReactor):
     def _add(self, xer: Any, *others: Any) -> None:
         self._fresh.add(xer.fileno())
         super()._add(xer, *others)
+
+    def _doReadOrWrite(self, selectable: Any, fd: int, event: int) -> None:
+        if event & (EPOLLERR | EPOLLHUP) and fd in self._reads and isinstance(selectable, Connection):
+            # For a moment Linux tells of a reset without saying that it can be read; to Twisted this would be an end
+            # in good order, and what came before it the whole.
+            event |= EPOLLIN
+        super()._doReadOrWrite(selectable, fd, event)
 
     def forget(self, fd: int) -> None:
         """Wait no more for a descriptor, about to be closed: that is all that the kernel needs to be told."""

@@ -73,6 +73,7 @@ class _Prompt:
     written = 0
     _pieces: list[bytes]
     _ends = False
+    _is_reset = False
     _splicing: tuple[_Prompt, Callable[[int], None]] | None = None
     _left = 0
     _room = SMALL
@@ -117,6 +118,10 @@ class _Prompt:
         try:
             # The last octets and the end go out in one segment.
             sent = self.socket.send(data, socket.MSG_MORE if self._ends else 0)
+        except ConnectionResetError:
+            # It is told once: who reads after this is told of an end in good order.
+            self._is_reset = True
+            sent = 0
         except OSError:
             sent = 0
         if sent < len(data):
@@ -198,7 +203,7 @@ class _Prompt:
         except OSError:
             return CONNECTION_LOST
         if not count:
-            return CONNECTION_DONE
+            return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
         self._left -= count
         if not self._left:
             self._splicing = None
@@ -230,7 +235,7 @@ class _PromptTCP(_Prompt):
         except OSError:
             return CONNECTION_LOST
         if not data:
-            return CONNECTION_DONE
+            return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
         if len(data) == room:
             self._room = LARGE
         elif room == LARGE:

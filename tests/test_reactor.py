@@ -22,6 +22,7 @@ from twisted.internet.error import (
     ConnectError,
     ConnectionAborted,
     ConnectionDone,
+    ConnectionLost,
     ConnectionRefusedError,
     UserError,
 )
@@ -383,6 +384,8 @@ def test_error_in_send(reactor: PromptReactor, tcp: Pair) -> None:
         tcp.transport.send()
     assert tcp.protocol.lost is None
     turn_until(reactor, lambda: tcp.protocol.lost)
+    # No end in good order, though the kernel has told of the reset to who wrote, and now does to nobody.
+    assert isinstance(tcp.protocol.lost, Failure) and tcp.protocol.lost.check(ConnectionLost)
 
 
 def test_write_after_the_end(reactor: PromptReactor, tcp: Pair) -> None:
@@ -440,6 +443,14 @@ def test_last_octets_and_end_in_one_segment(reactor: PromptReactor, tcp: Pair) -
     assert tcp.other.recv(2) == b"x"
     assert tcp.other.recv(1) == b""
     assert _segments_received(tcp.other) == before + 1
+
+
+def test_reset_that_cannot_be_read_yet(reactor: PromptReactor, tcp: Pair) -> None:
+    """Linux tells of it so when it is asked just as the reset comes: it is no end in good order."""
+    tcp.other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    tcp.other.close()
+    reactor._doReadOrWrite(tcp.transport, tcp.transport.fileno(), select.EPOLLERR | select.EPOLLHUP)
+    assert isinstance(tcp.protocol.lost, Failure) and tcp.protocol.lost.check(ConnectionLost)
 
 
 def test_closed_before_its_turn(reactor: PromptReactor, tmp_path: Path) -> None:
