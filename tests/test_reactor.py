@@ -386,6 +386,7 @@ def test_error_in_send(reactor: PromptReactor, tcp: Pair) -> None:
     turn_until(reactor, lambda: tcp.protocol.lost)
     # No end in good order, though the kernel has told of the reset to who wrote, and now does to nobody.
     assert isinstance(tcp.protocol.lost, Failure) and tcp.protocol.lost.check(ConnectionLost)
+    assert not tcp.protocol.read_lost
 
 
 def test_write_after_the_end(reactor: PromptReactor, tcp: Pair) -> None:
