@@ -44,7 +44,7 @@ class PromptReactor(EPollReactor):
     The epoll reactor whose sockets send once a turn, and whose time nobody sets.
 
     @ivar pipe: what its sockets move octets through.
-    @ivar unsent: the connections to which something was written within this turn.
+    @ivar unsent: what sends that which was written within this turn, for each connection.
     @ivar at_end: what is called when that has been sent.
     @ivar reading: the descriptors that are waited for to be readable.
     @ivar writing: those that are to be writable.
@@ -56,7 +56,7 @@ class PromptReactor(EPollReactor):
 
     def __init__(self) -> None:
         self.pipe = Pipe()
-        self.unsent: list[Any] = []
+        self.unsent: list[Callable[[], None]] = []
         self.at_end: list[Callable[[], None]] = []
         # Descriptors that began to be waited for within this turn.
         self._fresh: set[int] = set()
@@ -125,18 +125,16 @@ class PromptReactor(EPollReactor):
 
     def _settle(self) -> None:
         """Send what was written, and do what is to be done after it, until nothing is left of either."""
-        while self.unsent or self.at_end:
-            unsent, self.unsent = self.unsent, []
-            for connection in unsent:
-                try:
-                    connection.send()
-                except BaseException:
-                    log.failure("{connection} failed while writing", connection=connection)
-            calls, self.at_end = self.at_end, []
+        while calls := self.unsent or self.at_end:
+            if calls is self.unsent:
+                self.unsent = []
+            else:
+                self.at_end = []
             for call in calls:
                 try:
                     call()
                 except BaseException:
+                    # As below: it costs nobody else anything.
                     log.failure("{call} failed at the end of a turn", call=call)
 
     def doPoll(self, timeout: float | None) -> None:

@@ -97,7 +97,7 @@ class _Prompt:
             return
         elif self._is_free():
             self._pieces = [data]
-            self.reactor.unsent.append(self)
+            self.reactor.unsent.append(self.send)
         else:
             super().write(data)  # type: ignore[misc]
             return

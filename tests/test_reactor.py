@@ -43,6 +43,7 @@ from zope.interface.verify import verifyObject
 
 from proxyd.reactor import PromptReactor, when_turn_ends
 from proxyd.splicing import WORTH, ISplicing, can_splice, is_allowed
+from proxyd.transports import unsent
 from tests.support.certificates import Authority
 
 TURNS = 2000
@@ -291,6 +292,7 @@ def test_sent_when_the_turn_is_over(reactor: PromptReactor, pair: Pair) -> None:
     pair.transport.write(b"")
     pair.transport.writeSequence([b"two", b" ", b"three"])
     assert not is_readable(pair.other)
+    assert unsent(pair.transport) == 13
     reactor.iterate(0)
     assert pair.other.recv(100) == b"one two three"
 

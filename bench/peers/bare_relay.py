@@ -103,10 +103,19 @@ class _Clients(Factory):
 
     def connect(self, client: _Client) -> None:
         """Connect to the origin server for a client."""
-        factory = ClientFactory()
-        factory.noisy = False
-        factory.buildProtocol = lambda addr: _Origin(client)  # type: ignore[method-assign]
-        self._reactor.connectTCP("127.0.0.1", self._port, factory)
+        self._reactor.connectTCP("127.0.0.1", self._port, _Attempt(client))
+
+
+class _Attempt(ClientFactory):
+    """Makes one connection to the origin server."""
+
+    noisy = False
+
+    def __init__(self, client: _Client) -> None:
+        self._client = client
+
+    def buildProtocol(self, addr: object) -> _Origin:
+        return _Origin(self._client)
 
 
 def main(port: str, origin: str) -> None:

@@ -66,13 +66,13 @@ class AccessLog:
         self._query = query
         self._reactor = reactor
         self._failing = False
-        self._is_torn = False  # the disk was full within a line
         self._waiting: list[Record] = []
         self._is_due = False
         self._use(self._open())
 
     def _use(self, file: int) -> None:
         self._file = file
+        self._is_torn = False  # the disk was full within a line
         self._keeps_together = stat.S_ISREG(os.fstat(file).st_mode)
 
     def _open(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-CYCLES_SOUGHT: Final = 10_000
+THRESHOLD: Final = 10_000
 """
 So many more objects than before have it look for cycles, instead of Python's 700.
 
@@ -18,4 +18,4 @@ of what a new connection for each request costs.
 def settle() -> None:
     """What is there now stays (modules, rules): it need not be looked at again and again."""
     gc.freeze()
-    gc.set_threshold(CYCLES_SOUGHT)
+    gc.set_threshold(THRESHOLD)
