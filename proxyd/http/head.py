@@ -21,7 +21,7 @@ from proxyd.errors import RequestError, ResponseMalformed
 from proxyd.http import authority
 from proxyd.http.authority import Authority
 from proxyd.http.fields import HOP_BY_HOP, Fields, end_to_end, serialize, tokens, valid_name
-from proxyd.http.target import Target, parse_target
+from proxyd.http.target import ORDINARY, Target, parse_target
 
 METHODS = frozenset(
     (
@@ -38,6 +38,8 @@ _ALLOW = b", ".join(sorted(METHODS))
 # What is higher than 1.1 is read as 1.1 (RFC 9110 section 2.5), and told of as it came.
 _MINORS = {b"HTTP/1.%d" % minor: minor for minor in range(10)}
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+# What nearly every request begins with, read in one go.
+_PLAIN_LINE = re.compile(rb"([A-Z]++) (" + ORDINARY + rb") HTTP/1\.1(?=\r\n)")
 _CONTROLS = bytes(range(0x20)).replace(b"\t", b"") + b"\x7f"
 _KEEP_ALIVE = (b"keep-alive",)
 _CLOSE = (b"close",)
@@ -188,17 +190,15 @@ class ResponseHead:
     chunked: bool
     keep_alive: bool
     dated: bool
-
-    def __init__(self) -> None:
-        self._fields: Fields | None = None
-        self._lines: bytes | None = None
+    _fields: Fields | None
+    _lines: bytes | None
 
     @property
     def fields(self) -> Fields:
         """As they came."""
         fields = self._fields
         if fields is None:
-            pairs = (line.partition(b": ") for line in self.section.split(b"\r\n")[:-1])
+            pairs = (line.partition(b": ") for line in self.section.split(b"\r\n")[1:-1])
             fields = self._fields = [(name, value) for name, _, value in pairs]
         return fields
 
@@ -234,8 +234,7 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
         C{CONNECT}; 501 for an unknown method; 505 for another major version.
     """
     head = RequestHead()
-    line_end = octets.find(b"\r\n")
-    _read_request_line(head, octets[:line_end])
+    line_end = _read_plain_line(head, octets) or _read_request_line(head, octets)
     section = octets[line_end:]
     if (
         previous is not None
@@ -280,6 +279,7 @@ def parse_response(octets: bytes, request_method: bytes) -> ResponseHead:
         if head.minor > 1:
             octets = b"HTTP/1.1" + octets[8:]
         head._fields = _read_fields(HttpResponseParser, octets)
+        head._lines = None
         _read_response_fields(head, request_method)
     except _Unreadable as error:
         raise ResponseMalformed(str(error)) from error
@@ -291,9 +291,34 @@ def is_bodiless(status: int, request_method: bytes) -> bool:
     return status < 200 or status in _BODILESS or request_method == b"HEAD"
 
 
-def _read_request_line(head: RequestHead, line: bytes) -> None:
+def _read_plain_line(head: RequestHead, octets: bytes) -> int:
+    """
+    Read a request line that holds nothing unusual.
+
+    @return: where it ends; 0 if it is another one, of which nothing has been read.
+    """
+    plain = _PLAIN_LINE.match(octets)
+    if plain is None:
+        return 0
+    method, raw_target, path, query = plain.groups(b"")
+    if method not in METHODS:
+        return 0
+    head.method = method
+    head.raw_target = raw_target
+    head.target = Target(path, path.decode("ascii"), query)
+    head.minor = 1
+    return plain.end()
+
+
+def _read_request_line(head: RequestHead, octets: bytes) -> int:
+    """
+    Read any other one.
+
+    @return: where it ends.
+    """
+    line_end = octets.find(b"\r\n")
     # Exactly two single spaces (RFC 9112 section 3); llhttp takes more.
-    parts = line.split(b" ")
+    parts = octets[:line_end].split(b" ")
     if len(parts) != 3:
         raise RequestError("The request line is malformed.")
     method, raw_target, version = parts
@@ -312,6 +337,7 @@ def _read_request_line(head: RequestHead, line: bytes) -> None:
     head.raw_target = raw_target
     head.target = parse_target(method, raw_target)
     head.minor = minor
+    return line_end
 
 
 def _read_status_line(head: ResponseHead, line: bytes) -> None:
@@ -429,28 +455,25 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
 # What nearly every server sends: one space before a value, none behind it, and once at most what decides how the
 # answer is read.  Where this matches, llhttp finds the same fields.  No line fits two of the alternatives, or a head
 # that ends wrongly would be tried in more ways than there is time for.
-_VALUE = rb"(?![\t ])[\t -~\x80-\xff]*+(?<![\t ])\r\n"
-_FIELD = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++:\ " + _VALUE
+_VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ])"
+_REST = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+:\ " + _VALUE
 _PLAIN = re.compile(
     rb"""
-    HTTP/1\.1\ ([2-5][0-9][0-9])\ ([\t -~\x80-\xff]*+)\r\n              # groups 1 and 2: status, reason
-    ((?:                                                               # 3: all fields
-        (?![CDKPTUcdkptu]) FIELD
-      | (?=[Cc]) (?:
-            (?(4)(?!)) (?i:content-length):\ (0|[1-9][0-9]{0,17})\r\n  # 4: the length, unless there is one
-          | (?(5)(?!)) ((?i:connection):\ (?i:(close)|keep-alive)\r\n)  # 5 and 6: the line, and whether it is close
-          | (?!(?i:content-length|connection|close):) FIELD
-        )
-      | (?=[Dd]) (?: (?i:date)():\ VALUE | (?!(?i:date):) FIELD )      # 7: whether there is a Date
-      | (?=[Kk]) (?: (?(8)(?!)) ((?i:keep-alive):\ VALUE)              # 8: the line
-          | (?!(?i:keep-alive):) FIELD
-        )
-      | (?=[PTUptu]) (?!(?i:transfer-encoding|upgrade|te|proxy-[^:]*+):) FIELD
-    )*)\r\n
-    """.replace(b"FIELD", _FIELD).replace(b"VALUE", _VALUE),
+    HTTP/1\.1\ ([2-5][0-9][0-9])\ ([\t -~\x80-\xff]*+)                # groups 1 and 2: status, reason
+    ((?:\r\n(?:                                                      # 3: all fields
+        [!#$%&'*+.^_`|~0-9ABE-JL-OQRSV-Zabe-jl-oqrsv-z-] REST
+      | [Cc] (?i:ontent-length):\ (?(4)(?!)) (0|[1-9][0-9]{0,17})     # 4: the length, unless there is one
+      | (?(5)(?!)) ([Cc] (?i:onnection):\ (?i:(close)|keep-alive))    # 5 and 6: the line, and whether it is close
+      | [Cc] (?! (?i:ontent-length|onnection|lose): ) REST
+      | [Dd] (?i:ate)():\ VALUE                                       # 7: whether there is a Date
+      | [Dd] (?! (?i:ate): ) REST
+      | (?(8)(?!)) ([Kk] (?i:eep-alive):\ VALUE)                      # 8: the line
+      | [Kk] (?! (?i:eep-alive): ) REST
+      | [PTUptu] (?! (?i:ransfer-encoding|pgrade|e|roxy-[^:]*+): ) REST
+    ))*\r\n)\r\n
+    """.replace(b"REST", _REST).replace(b"VALUE", _VALUE),
     re.VERBOSE,
 )
-_SECTION, _CONNECTION, _KEEP_ALIVE_LINE = 3, 5, 8
 
 
 def _read_plainly(head: ResponseHead, octets: bytes, request_method: bytes) -> bool:
@@ -467,17 +490,17 @@ def _read_plainly(head: ResponseHead, octets: bytes, request_method: bytes) -> b
     if length is None or status in _BODILESS:
         return False
     lines = section
-    if connection is not None or kept is not None:
-        # Those two lines go no further.
-        start = plain.start(_SECTION)
-        for begin, end in sorted((plain.span(_CONNECTION), plain.span(_KEEP_ALIVE_LINE)), reverse=True):
-            if begin >= 0:
-                lines = lines[: begin - start] + lines[end - start :]
+    # Those two lines go no further.
+    if connection is not None:
+        lines = lines.replace(b"\r\n" + connection, b"", 1)
+    if kept is not None:
+        lines = lines.replace(b"\r\n" + kept, b"", 1)
     head.minor = 1
     head.status = status
     head.reason = reason
     head.section = section
-    head._lines = lines
+    head._fields = None
+    head._lines = lines[2:]
     head.bodiless = request_method == b"HEAD"
     head.connection = () if connection is None else _KEEP_ALIVE if closes is None else _CLOSE
     head.length = int(length)

@@ -19,8 +19,11 @@ from proxyd.http.authority import Authority
 
 _QUERY = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _PATH = _QUERY.replace(b"?", b"").replace(b"\\", b"")
-# A path of these in which no segment starts with a dot is what it seems to be.
-_ORDINARY = re.compile(rb"((?:/(?!\.)[!\"$&-.0-9:->@-\[\]-~]*+)++)(\?[!\"$-~]*+)?")
+ORDINARY = rb"((?:/(?!\.)[!\"$&-.0-9:->@-\[\]-~]*+)++)(\?[!\"$-~]*+)?"
+"""
+Path and query of a target that is what it seems to be: no segment starts with
+a dot, and nothing is encoded.
+"""
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOT = re.compile(rb"%2[Ee]")
@@ -72,10 +75,6 @@ def parse_target(method: bytes, raw: bytes) -> Target:
     @raise BadTarget: it is of no form that this method may have, or its path
         could mean one thing to a rule and another to the origin server.
     """
-    ordinary = _ORDINARY.fullmatch(raw)
-    if ordinary is not None:
-        path, query = ordinary.groups(b"")
-        return Target(path, path.decode("ascii"), query)
     if raw.startswith(b"/"):
         return Target(*_read_path(raw))
     if raw == b"*":

@@ -543,6 +543,7 @@ STARTS = st.sampled_from(
 @example(b"HTTP/1.1 200 OK\r\n", b"Keep-Alive: a\r\nContent-Length: 5\r\nkeep-alive: b\r\n", b"GET")
 @example(b"HTTP/1.1 200 OK\r\n", b"Content-Length: 5\r\nContent-Length: 5\r\n", b"GET")
 @example(b"HTTP/1.1 200 OK\r\n", b"Connection: close\r\nDate: x\r\nKeep-Alive: a\r\nContent-Length: 5\r\n", b"GET")
+@example(b"HTTP/1.1 200 OK\r\n", b"A-Keep-Alive: a\r\nKeep-Alive: a\r\nContent-Length: 5\r\n", b"GET")
 @settings(max_examples=1500)
 def test_plain_answers(start: bytes, lines: bytes, method: bytes) -> None:
     """What is read without llhttp reads the same with it."""
@@ -559,6 +560,34 @@ def test_plain_answers(start: bytes, lines: bytes, method: bytes) -> None:
     plainly = read()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proxyd.http.head, "_read_plainly", lambda *_: False)
+        assert read() == plainly
+
+
+PIECES = st.sampled_from(
+    [b"GET", b"POST", b"get", b"CONNECT", b"FOO", b"/", b"a", b".", b"%2e", b"%41", b"%", b"?", b"#", b";", b"\\", b"*",
+     b"http://a", b" ", b"\t", b"\xe9", b"\r", b"HTTP/1.1", b"HTTP/1.0"]
+)  # fmt: skip
+ENDS = st.sampled_from([b" HTTP/1.1"] * 4 + [b" HTTP/1.0", b" HTTP/2.0", b" HTTP/1.1 ", b""])
+
+
+@given(st.sampled_from([b"GET /"] * 3 + [b"FOO /", b"OPTIONS ", b""]), st.lists(PIECES, max_size=6).map(b"".join), ENDS)
+@settings(max_examples=1500)
+def test_plain_requests(start: bytes, middle: bytes, end: bytes) -> None:
+    """A request line that is read in one go reads the same piece by piece."""
+    octets = start + middle + end + b"\r\nHost: a\r\n\r\n"
+
+    def read() -> object:
+        try:
+            head = parse_request(octets)
+        except RequestError as error:
+            return error.status, str(error)
+        names = ("path", "normal_path", "query", "form", "authority", "scheme")
+        target = [getattr(head.target, name) for name in names]
+        return head.method, head.raw_target, head.minor, head.section, head.fields, target
+
+    plainly = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxyd.http.head, "_read_plain_line", lambda *_: 0)
         assert read() == plainly
 
 
