@@ -9,7 +9,7 @@ L{MAX_RULES}, what came last counts as C{other}, and so do rare methods.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ class OfRule:
     """
     The numbers of one rule.
 
-    @ivar statuses: exchanges, by method and the first digit of the status.
+    @ivar statuses: exchanges of each method, by the first digit of the status.
     @ivar durations: exchanges, by which of L{BUCKETS_S} they took at most; the last one is for longer ones.
     @ivar duration: seconds in all.
     @ivar origins: the same of the time until the origin server's head.
@@ -41,7 +41,7 @@ class OfRule:
     __slots__ = ("duration", "durations", "origin", "origins", "statuses")
 
     def __init__(self) -> None:
-        self.statuses: Counter[tuple[bytes, int]] = Counter()
+        self.statuses: defaultdict[bytes, list[int]] = defaultdict(_no_statuses)
         self.durations = [0] * (len(BUCKETS_S) + 1)
         self.duration = 0.0
         self.origins = [0] * (len(BUCKETS_S) + 1)
@@ -49,7 +49,8 @@ class OfRule:
 
     def add(self, other: OfRule) -> None:
         """Count what another one has counted."""
-        self.statuses.update(other.statuses)
+        for method, counts in other.statuses.items():
+            self.statuses[method] = _sums(self.statuses[method], counts)
         self.durations = _sums(self.durations, other.durations)
         self.duration += other.duration
         self.origins = _sums(self.origins, other.origins)
@@ -58,25 +59,29 @@ class OfRule:
     def by_name(self) -> Counter[tuple[str, str]]:
         """Exchanges by method and class of status, such as C{2xx}, or C{none}."""
         counts: Counter[tuple[str, str]] = Counter()
-        for (method, status), count in self.statuses.items():
+        for method, by_digit in self._by_method().items():
+            for digit, count in enumerate(by_digit):
+                if count:
+                    counts[method, f"{digit}xx" if digit else "none"] = count
+        return counts
+
+    def _by_method(self) -> dict[str, list[int]]:
+        counts: dict[str, list[int]] = {}
+        for method, by_digit in self.statuses.items():
             name = method.decode("ascii") if method in _METHODS else OTHER
-            counts[name, f"{status}xx" if status else "none"] += count
+            counts[name] = _sums(counts.get(name, _no_statuses()), by_digit)
         return counts
 
     def as_json(self) -> list[Any]:
         """All of it, for L{from_json}."""
-        statuses: Counter[tuple[str, int]] = Counter()
-        for (method, status), count in self.statuses.items():
-            statuses[method.decode("ascii") if method in _METHODS else OTHER, status] += count
-        pairs = [[*key, count] for key, count in statuses.items()]
-        return [pairs, self.durations, self.duration, self.origins, self.origin]
+        return [self._by_method(), self.durations, self.duration, self.origins, self.origin]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> OfRule:
         """What L{as_json} has made."""
         made = cls()
-        pairs, made.durations, made.duration, made.origins, made.origin = value
-        made.statuses.update({(method.encode("ascii"), status): count for method, status, count in pairs})
+        statuses, made.durations, made.duration, made.origins, made.origin = value
+        made.statuses.update({method.encode("ascii"): counts for method, counts in statuses.items()})
         return made
 
 
@@ -113,7 +118,7 @@ class Counts:
         if of_rule is None:
             of_rule = self._of_new_rule(record.rule_id)
         status, duration, origin = record.status, record.duration, record.origin_s
-        of_rule.statuses[b"" if record.head is None else record.head.method, status // 100] += 1
+        of_rule.statuses[b"" if record.head is None else record.head.method][status // 100] += 1
         if status == 101:
             self.websockets_closed += 1
             for index, amount in enumerate(record.relayed):
@@ -140,7 +145,7 @@ class Counts:
     @property
     def requests(self) -> int:
         """Exchanges that have ended."""
-        return sum(sum(one.statuses.values()) for one in (self.gone, *self.rules.values()))
+        return sum(sum(counts) for one in (self.gone, *self.rules.values()) for counts in one.statuses.values())
 
     @property
     def latency(self) -> list[int]:
@@ -202,6 +207,10 @@ class Counts:
         made.lag, made.worst_lag = value["lag"]
         made.gauges = Counter(value["gauges"])
         return made
+
+
+def _no_statuses() -> list[int]:
+    return [0] * 10
 
 
 def _sums(*lists: Iterable[int]) -> list[int]:
