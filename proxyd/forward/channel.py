@@ -23,7 +23,7 @@ from proxyd.errors import ExchangeError, LimitExceeded, RequestError
 from proxyd.forward.answers import error_answer
 from proxyd.forward.heads import cut_head
 from proxyd.forward.record import Record
-from proxyd.forward.roles import Body, Responder, Site
+from proxyd.forward.roles import LENGTH, STREAM, Body, Responder, Site
 from proxyd.http.fields import Fields, serialize
 from proxyd.http.framing import BadChunk, BodyReader, LengthReader, chunk, last_chunk, request_body
 from proxyd.http.head import RequestHead, parse_request
@@ -274,8 +274,6 @@ class Channel(protocol.Protocol):
             self._learn_addresses()
         try:
             head = parse_request(octets, self._previous)
-            if len(head.raw_target) > self.settings.limits.uri:
-                raise LimitExceeded(f"The request-target is longer than {self.settings.limits.uri} octets.", 414)
         except RequestError as error:
             self._refuse(error)
             return
@@ -497,7 +495,7 @@ class Channel(protocol.Protocol):
         self.record.status = status
         self.record.sent += len(payload)
         framing = b"" if dated else date_line()
-        if body is Body.STREAM:
+        if body is STREAM:
             if self._minor:
                 self._chunked = True
                 framing += b"Transfer-Encoding: chunked\r\n"
@@ -546,7 +544,7 @@ class Channel(protocol.Protocol):
         status, reason, fields, page = error_answer(error, head)
         if head is not None and head.method == b"HEAD":
             page = b""
-        self.respond(status, reason, fields, Body.LENGTH, page)
+        self.respond(status, reason, fields, LENGTH, page)
 
     def abort(self) -> None:
         """Cut the client off."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from proxyd.errors import LimitExceeded, RequestError
 
-REQUEST_LINE_APART = 32
-"""Octets of a request line that are not its request-target: the longest method, the version, two spaces."""
-
 
 def cut_head(data: bytes, header: int, uri: int) -> tuple[bytes, bytes]:
     """
@@ -28,8 +25,8 @@ def cut_head(data: bytes, header: int, uri: int) -> tuple[bytes, bytes]:
     end = data.find(b"\r\n\r\n") + 4
     size = end if end > 3 else len(data)
     if size > uri:
-        line_end = data.find(b"\r\n", 0, size)
-        if (line_end if line_end >= 0 else size) > uri + REQUEST_LINE_APART:
+        line = data[:size].partition(b"\r\n")[0]
+        if len(line.partition(b" ")[2].partition(b" ")[0]) > uri:
             raise LimitExceeded(f"The request-target is longer than {uri} octets.", 414)
     if size > header:
         raise LimitExceeded(f"The request's head is longer than {header} octets.", 431)
