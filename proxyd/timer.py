@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -30,7 +31,7 @@ class Timer:
         self._expired = expired
         self._deadline: float | None = None
         self._call: IDelayedCall | None = None
-        self._due = 0.0  # when that is
+        self._due = math.inf  # when that is
 
     def start(self, seconds: float) -> None:
         """Set the deadline, or none at all with 0."""
@@ -38,12 +39,10 @@ class Timer:
             self._deadline = None
             return
         self._deadline = deadline = self._clock.seconds() + seconds
-        call = self._call
-        if call is None:
-            self._wait(seconds, deadline)
-        elif self._due > deadline:
-            # A new call instead of reset(): moving one to sooner searches the reactor's whole heap.
-            call.cancel()
+        if self._due > deadline:
+            if self._call is not None:
+                # A new call instead of reset(): moving one to sooner searches the reactor's whole heap.
+                self._call.cancel()
             self._wait(seconds, deadline)
 
     def _wait(self, seconds: float, due: float) -> None:
@@ -61,9 +60,11 @@ class Timer:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+            self._due = math.inf
 
     def _look(self) -> None:
         self._call = None
+        self._due = math.inf
         if self._deadline is None:
             return
         remaining = self._deadline - self._clock.seconds()

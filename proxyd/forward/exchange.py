@@ -19,7 +19,7 @@ from proxyd.forward.channel import Channel
 from proxyd.forward.html import Rewriter
 from proxyd.forward.origin import OriginConnection, Timeouts
 from proxyd.forward.pool import Upstream
-from proxyd.forward.roles import Body
+from proxyd.forward.roles import LENGTH, STREAM, Body
 from proxyd.http.fields import Fields, end_to_end, serialize, tokens, trailers_to_forward, values
 from proxyd.http.framing import chunk, last_chunk
 from proxyd.http.head import ResponseHead
@@ -54,6 +54,25 @@ class Switch(Protocol):
         """
 
 
+class Terms(Protocol):
+    """What a rule says of its exchanges."""
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Those of the origin server."""
+
+    @property
+    def html(self) -> Callable[[], Rewriter] | None:
+        """Makes what changes a page on its way back."""
+
+    def trailers(self, trailers: Fields, connection: Collection[bytes]) -> Fields:
+        """
+        @param connection: the members of the request's C{Connection}.
+
+        @return: those of the request's trailers that go on.
+        """
+
+
 class Exchange:
     """
     One request and its response: the client's channel calls it as its
@@ -65,15 +84,13 @@ class Exchange:
         "_chunked_request",
         "_connecting",
         "_head",
-        "_html",
         "_method",
         "_origin",
         "_read",
         "_response",
         "_rewriter",
         "_switch",
-        "_timeouts",
-        "_trailers",
+        "_terms",
         "_upstream",
     )
 
@@ -82,24 +99,18 @@ class Exchange:
         channel: Channel,
         upstream: Upstream,
         head: bytes,
-        timeouts: Timeouts,
-        html: Callable[[], Rewriter] | None = None,
+        terms: Terms,
         switch: Switch | None = None,
-        trailers: Callable[[Fields, Collection[bytes]], Fields] = trailers_to_forward,
     ) -> None:
         """
         @param head: the request's head as the origin gets it.
-        @param html: makes what changes a page on its way back.
         @param switch: takes over after a 101.
-        @param trailers: those of the request that go on, of all that came and the members of C{Connection}.
         """
         self._channel = channel
         self._upstream = upstream
         self._head = head
-        self._timeouts = timeouts
-        self._html = html
+        self._terms = terms
         self._switch = switch
-        self._trailers = trailers
         self._method = channel.head.method
         self._chunked_request = channel.head.chunked
         self._read = False
@@ -115,7 +126,7 @@ class Exchange:
             return
         origin = self._upstream.take()
         if origin is None:
-            self._connect(self._upstream.connect(self._timeouts.connect))
+            self._connect(self._upstream.connect(self._terms.timeouts.connect))
         else:
             self._send(origin)
 
@@ -142,7 +153,7 @@ class Exchange:
         octets = self._head
         if payload or (ended and self._chunked_request):
             octets += self._framed(payload, ended)
-        origin.begin(self, self._method, octets, ended, self._timeouts)
+        origin.begin(self, self._method, octets, ended, self._terms.timeouts)
         if not ended and self._channel.move_request(origin.transport):
             self._read = True
 
@@ -176,7 +187,7 @@ class Exchange:
         framed = chunk(payload)
         if ended:
             channel = self._channel
-            framed += last_chunk(self._trailers(channel.request_trailers, channel.head.connection))
+            framed += last_chunk(self._terms.trailers(channel.request_trailers, channel.head.connection))
         return framed
 
     def cancel(self) -> None:
@@ -213,12 +224,13 @@ class Exchange:
         if response.bodiless:
             body = Body.NONE
         else:
-            body = Body.STREAM if response.length is None else Body.LENGTH
-            if self._html is not None and self._is_changeable(response):
-                self._rewriter = self._html()
+            body = STREAM if response.length is None else LENGTH
+            html = self._terms.html
+            if html is not None and self._is_changeable(response):
+                self._rewriter = html()
                 fields = end_to_end(response.fields, response.connection)
                 lines = serialize(field for field in fields if field[0].lower() not in _CHANGED_WITH_BODY)
-                body = Body.STREAM
+                body = STREAM
                 payload = self._changed(self._rewriter, payload, ended)
         if ended:
             self._origin = None
@@ -231,7 +243,7 @@ class Exchange:
         channel.respond_with(
             response.status, response.reason, lines, body, payload, ended, trailers, response.dated
         )
-        if not ended and body is Body.LENGTH and self._origin is not None:
+        if not ended and body is LENGTH and self._origin is not None:
             self._origin.move_body(channel.transport, self._payload_moved)
 
     def payload_received(self, payload: bytes, ended: bool, trailers: Fields) -> None:
@@ -290,7 +302,7 @@ class Exchange:
             # The origin closed the connection while it was unused, just as this request was sent
             # (RFC 9112 section 9.3.1): it is asked once more, on a connection that has no past.
             self._channel.hold_request()
-            self._connect(self._upstream.connect(self._timeouts.connect))
+            self._connect(self._upstream.connect(self._terms.timeouts.connect))
         else:
             self._channel.send_error(error)
 

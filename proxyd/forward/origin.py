@@ -253,12 +253,13 @@ class OriginConnection(protocol.Protocol):
         return payload
 
     def _receive_head(self, exchange: Exchange, data: bytes) -> None:
-        searched = len(self._buffer)
-        if searched:
+        searched = 0
+        if self._buffer:
+            searched = max(0, len(self._buffer) - 3)
             data = self._buffer + data
         while True:
-            end = data.find(b"\r\n\r\n", max(0, searched - 3))
-            size = self._heads_size + (end + 4 if end >= 0 else len(data))
+            end = data.find(b"\r\n\r\n", searched) + 4
+            size = self._heads_size + (end if end > 3 else len(data))
             if size > self._pool.response_head_size:
                 self._fail(
                     ResponseMalformed(
@@ -267,18 +268,18 @@ class OriginConnection(protocol.Protocol):
                     )
                 )
                 return
-            if end < 0:
+            if end < 4:
                 if data.count(b"\n") != data.count(b"\r\n"):
                     self._fail(ResponseMalformed("a line of the answer's head ends without a carriage return"))
                     return
                 self._buffer = data
                 return
             try:
-                response = parse_response(data[: end + 4], self._method)
+                response = parse_response(data[:end], self._method)
             except ResponseMalformed as error:
                 self._fail(error)
                 return
-            data = data[end + 4 :]
+            data = data[end:]
             if response.status >= 200 or response.status == 101:
                 break
             # Interim answers count towards the limit, or an origin could send them for ever.

@@ -39,6 +39,10 @@ class Body(Enum):
     """The fields and the octets that follow hold it already."""
 
 
+# Each answer asks for two of them, for which an enumeration takes its time.
+LENGTH, STREAM = Body.LENGTH, Body.STREAM
+
+
 class Timeouts(Protocol):
     """What a channel needs of the configuration's C{timeouts}: seconds, 0 is never."""
 

@@ -31,6 +31,7 @@ class ProxySite(Factory):
     Makes a L{Channel} for each client, and counts them.
 
     @ivar root: the root of the Resource tree.
+    @ivar respond: gives a request to it.
     @ivar settings: in force for the next request of every connection.
     @ivar draining: no request is to follow the present ones.
     @ivar channels: all connections that speak HTTP.
@@ -72,7 +73,7 @@ class ProxySite(Factory):
         self._waiting: deque[Channel] = deque()
         self._drained: Deferred[None] | None = None
         self.web_site = Site(root, reactor=clock)
-        self._respond: Callable[[RequestHead, Channel], None] = (
+        self.respond: Callable[[RequestHead, Channel], None] = (
             root.head_received if IHeadResource.providedBy(root) else partial(serve_resource, root)
         )
 
@@ -171,10 +172,6 @@ class ProxySite(Factory):
             else:
                 del self.serving[record.client]
         self._exchange_ended(record)
-
-    def respond(self, head: RequestHead, channel: Channel) -> None:
-        """Give a request to the Resource tree."""
-        self._respond(head, channel)
 
     def drain(self, idle_s: float = 0.0) -> Deferred[None]:
         """

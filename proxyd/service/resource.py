@@ -59,20 +59,17 @@ class RulesResource(Resource):
         if self.children and unquote_to_bytes(head.target.path[1:].partition(b"/")[0]) in self.children:
             self._attempt(self._mounted, head, channel)
         else:
-            self._take(head, channel)
+            self._attempt(self._serve, head, channel)
 
     def _mounted(self, head: RequestHead, channel: Channel) -> None:
         channel.record.client = self._memo(head, channel).client
         self._admit(channel)
-        serve_resource(self, head, channel, self._take)
+        serve_resource(self, head, channel, partial(self._attempt, self._serve))
 
     def _admit(self, channel: Channel) -> None:
         limit = self.snapshot.config.limits.per_client
         if limit:
             channel.site.admit(channel.record, limit)
-
-    def _take(self, head: RequestHead, channel: Channel) -> None:
-        self._attempt(self._serve, head, channel)
 
     def _attempt(self, serve: Callable[[RequestHead, Channel], None], head: RequestHead, channel: Channel) -> None:
         try:
@@ -201,14 +198,14 @@ class RulesResource(Resource):
             if granted is not None and granted.fields:
                 fields = outgoing.with_granted(fields, granted.fields)
             octets = outgoing.head(head, request_target, fields)
-            exchange = Exchange(channel, upstream, octets, in_use.timeouts, None, switch)
+            exchange = Exchange(channel, upstream, octets, in_use, switch)
             channel.serve(exchange)
         else:
             fields = memo.fields_by(outgoing, head)
             if granted is not None and granted.fields:
                 fields = outgoing.with_granted(fields, granted.fields)
             octets = outgoing.head(head, request_target, fields)
-            exchange = Exchange(channel, upstream, octets, in_use.timeouts, in_use.html, trailers=outgoing.trailers)
+            exchange = Exchange(channel, upstream, octets, in_use)
             channel.serve(exchange, in_use.body_limit)
         exchange.start()
 

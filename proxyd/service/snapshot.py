@@ -143,12 +143,15 @@ class RuleInUse:
     @ivar timeouts: the service's, with the rule's own in their place.
     @ivar body_limit: octets of a request's body; 0 is no limit.
     @ivar html: makes what changes a page on its way back.
+    @ivar trailers: those of a request that go on.
     @ivar relaying: how its WebSockets are relayed.
     @ivar variables: the names of the variables that it uses.
     @ivar values: what they were when this was made.
     """
 
-    __slots__ = ("body_limit", "html", "outgoing", "relaying", "route", "timeouts", "upstream", "values", "variables")
+    __slots__ = (
+        "body_limit", "html", "outgoing", "relaying", "route", "timeouts", "trailers", "upstream", "values", "variables"
+    )  # fmt: skip
 
     variables: tuple[str, ...]
     values: tuple[str | None, ...]
@@ -168,6 +171,7 @@ class RuleInUse:
         """
         own, service = rule.timeouts, config.timeouts
         self.outgoing = Outgoing(rule, environment, withheld)
+        self.trailers = self.outgoing.trailers
         self.timeouts = Timeouts(
             connect=service.connect if own.connect is None else own.connect,
             response=service.response if own.response is None else own.response,

@@ -36,11 +36,12 @@ class _ToOrigin(Resource):
         self._proxy = proxy
         rule = rule_from_mapping({"name": "all", "pattern": "^/", "target": "http://origin.test"}, 0)
         self._outgoing = Outgoing(rule, {})
+        self._terms = SimpleNamespace(timeouts=TIMEOUTS, html=None, trailers=self._outgoing.trailers)
 
     def head_received(self, head: RequestHead, channel: Channel) -> None:
         octets = Outgoing.head(head, head.target.path, self._outgoing.fields(head, []))
         try:
-            exchange = Exchange(channel, self._proxy.upstream, octets, TIMEOUTS)
+            exchange = Exchange(channel, self._proxy.upstream, octets, self._terms)
             channel.serve(exchange)
             exchange.start()
         except ExchangeError as error:
