@@ -130,11 +130,13 @@ class Counts:
             if origin is not None:
                 of_rule.origins[bisect_left(BUCKETS_S, origin)] += 1
                 of_rule.origin += origin
+        if status >= 500:
+            self.errors += 1
         if record.failed:
             self.failures[record.failed_party, record.failed_stage] += 1
-        # What is answered 4xx, no rule's paths among it, is what clients ask for.
-        if status >= 500 or (status < 400 and record.failed and record.failed_party not in ("client", OPERATOR)):
-            self.errors += 1
+            # What is answered 4xx, no rule's paths among it, is what clients ask for.
+            if status < 400 and record.failed_party not in ("client", OPERATOR):
+                self.errors += 1
 
     def keep_rules(self, rule_ids: Container[str]) -> None:
         """Show no more of rules that are none of these: their places are for others."""

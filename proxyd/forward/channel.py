@@ -280,7 +280,7 @@ class Channel(protocol.Protocol):
         self._state = BUSY
         self._head_sent = self._chunked = self._responder_full = self._refusing = False
         # What the client sends ahead is of another protocol then, and no request.
-        self.upgrading = bool(head.upgrade) and is_upgrade(head)
+        self.upgrading = is_upgrade(head) if head.upgrade else False
         self._minor = head.minor
         self._keep = head.keep_alive and not site.draining
         self._reader = request_body(head)

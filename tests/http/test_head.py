@@ -559,7 +559,7 @@ def test_plain_answers(start: bytes, lines: bytes, method: bytes) -> None:
 
     plainly = read()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proxyd.http.head, "_read_plainly", lambda *_: False)
+        patch.setattr(proxyd.http.head, "_read_plainly", lambda *_: None)
         assert read() == plainly
 
 
