@@ -20,7 +20,7 @@ class IHeadResource(Interface):
         """
         Serve a request, now or later.
 
-        @param head: the request, a L{proxyd.http.head.RequestHead}.
+        @param head: the request, a L{proxyd.http.request.RequestHead}.
         @param channel: the connection it came on, a L{proxyd.forward.channel.Channel}:
             it is answered through C{respond} or C{send_error}.
         """

@@ -29,7 +29,7 @@ from proxyd.cli import main
 from proxyd.control.api.documents import ChangeView
 from proxyd.control.connections import Live
 from proxyd.forward.record import Record
-from proxyd.http.head import parse_request
+from proxyd.http.request import parse_request
 from proxyd.rules.codec import RuleDocument
 from proxyd.service.access_log import combined_line
 from proxyd.service.schema import ConfigDocument

@@ -19,7 +19,7 @@ from proxyd.control.api.masks import MASK
 from proxyd.errors import ExchangeError, MatchTooSlow, NoRuleMatches, RequestError
 from proxyd.http.fields import Fields, serialize, valid_name, valid_value, values
 from proxyd.http.forwarded import TrustedProxies, forwarding
-from proxyd.http.head import RequestHead, parse_request
+from proxyd.http.request import RequestHead, parse_request
 from proxyd.http.upgrade import is_upgrade, request_handshake_fields
 from proxyd.outbound.environment import exempted, proxy_named
 from proxyd.outbound.guard import Guard

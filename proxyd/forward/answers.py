@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from proxyd.errors import ExchangeError, ProxyError, RequestError
 from proxyd.http.fields import Fields, values
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.http.status import proxy_status
 
 _PAGE = """<!DOCTYPE html>

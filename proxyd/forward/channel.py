@@ -26,7 +26,7 @@ from proxyd.forward.record import Record
 from proxyd.forward.roles import LENGTH, STREAM, Body, Responder, Site
 from proxyd.http.fields import Fields, serialize
 from proxyd.http.framing import BadChunk, BodyReader, LengthReader, chunk, last_chunk, request_body
-from proxyd.http.head import RequestHead, parse_request
+from proxyd.http.request import RequestHead, parse_request
 from proxyd.http.upgrade import is_upgrade
 from proxyd.splicing import can_splice
 from proxyd.timer import Timer

@@ -22,7 +22,7 @@ from proxyd.forward.pool import Upstream
 from proxyd.forward.roles import LENGTH, STREAM, Body
 from proxyd.http.fields import Fields, end_to_end, serialize, tokens, trailers_to_forward, values
 from proxyd.http.framing import chunk, last_chunk
-from proxyd.http.head import ResponseHead
+from proxyd.http.response import ResponseHead
 from proxyd.http.upgrade import SWITCH
 
 log = Logger()

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from proxyd.errors import ResponseMalformed, ResponseTruncated, TLSFailed, UpstreamError, UpstreamTimeout
 from proxyd.http.fields import Fields
 from proxyd.http.framing import BadChunk, BodyReader, BodyTruncated, LengthReader, response_body
-from proxyd.http.head import ResponseHead, parse_response
+from proxyd.http.response import ResponseHead, parse_response
 from proxyd.splicing import can_splice
 from proxyd.timer import Timer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from proxyd.errors import ExchangeError, UpstreamError
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 
 OPERATOR = "operator"
 """The party that failed when somebody closed the connection through the admin API."""

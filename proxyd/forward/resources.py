@@ -27,7 +27,8 @@ from zope.interface import implementer
 from proxyd.errors import ExchangeError, RequestError
 from proxyd.forward.roles import Body
 from proxyd.http.fields import tokens, values
-from proxyd.http.head import RequestHead, is_bodiless
+from proxyd.http.request import RequestHead
+from proxyd.http.response import is_bodiless
 from proxyd.interfaces import IHeadResource
 
 if TYPE_CHECKING:

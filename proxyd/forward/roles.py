@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from proxyd.forward.record import Record
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 
 
 class Responder(Protocol):

@@ -18,7 +18,7 @@ from proxyd.forward.channel import Channel
 from proxyd.forward.record import Record
 from proxyd.forward.resources import serve_resource
 from proxyd.forward.roles import Settings
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.interfaces import IHeadResource
 
 MIN_SILENT = 16

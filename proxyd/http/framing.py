@@ -18,7 +18,8 @@ from abc import ABC, abstractmethod
 from enum import Enum, auto
 
 from proxyd.http.fields import Field, Fields, serialize, valid_name, valid_value
-from proxyd.http.head import RequestHead, ResponseHead
+from proxyd.http.request import RequestHead
+from proxyd.http.response import ResponseHead
 
 MAX_SIZE_LINE = 1024
 """The most octets of one chunk's size line, its extensions included.  Who sends more has no size to tell."""

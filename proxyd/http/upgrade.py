@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from proxyd.errors import ResponseMalformed
 from proxyd.http.fields import Field, Fields, end_to_end, gathered, tokens, values
-from proxyd.http.head import RequestHead, ResponseHead
+from proxyd.http.request import RequestHead
+from proxyd.http.response import ResponseHead
 
 HANDSHAKE = frozenset(
     (

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from proxyd.errors import UpgradeForbidden
 from proxyd.http.fields import HOP_BY_HOP, Fields, canonical, serialize, tokens, trailers_to_forward, values
 from proxyd.http.forwarded import FORWARDING, via
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.http.target import Target, check_rewritten, join
 from proxyd.http.upgrade import HANDSHAKE
 from proxyd.rules.model import Match, Rule, TargetURL, header_fields

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from proxyd.forward.record import Record
 from proxyd.http.fields import values
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.interfaces import IAccessLog
 from proxyd.reactor import when_turn_ends
 from proxyd.service.settings import STDOUT, Log

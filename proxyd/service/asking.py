@@ -11,7 +11,8 @@ from proxyd.control.auth.roles import Answered, Granted, Verdict
 from proxyd.forward.channel import Channel
 from proxyd.forward.roles import Body
 from proxyd.http.fields import values
-from proxyd.http.head import RequestHead, is_bodiless
+from proxyd.http.request import RequestHead
+from proxyd.http.response import is_bodiless
 
 NOBODY = Granted()
 """Who needs no authentication."""

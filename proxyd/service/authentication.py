@@ -15,7 +15,7 @@ from proxyd.control.auth.roles import Authenticator, Granted, Verdict
 from proxyd.errors import ConfigError, Problem, RuleUnusable
 from proxyd.forward.pool import Upstream
 from proxyd.http.fields import Fields
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.outbound.proxies import proxy_for
 from proxyd.outbound.route import Route, TLSSettings
 from proxyd.rules.auth import NO_AUTH, Auth, BasicAuth, BearerAuth, ForwardAuth

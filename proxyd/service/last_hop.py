@@ -10,7 +10,7 @@ from proxyd.errors import RequestError
 from proxyd.forward.channel import Channel
 from proxyd.forward.roles import Body
 from proxyd.http.fields import serialize, values
-from proxyd.http.head import METHODS, RequestHead
+from proxyd.http.request import METHODS, RequestHead
 
 LIMITED_BY_HOPS = (b"TRACE", b"OPTIONS")
 """The methods whose requests may say how far they go."""

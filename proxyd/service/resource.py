@@ -20,7 +20,7 @@ from proxyd.forward.channel import Channel
 from proxyd.forward.exchange import Exchange
 from proxyd.forward.resources import serve_resource
 from proxyd.http.forwarded import forwarding
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.http.trace import is_traced, traced
 from proxyd.interfaces import IHeadResource
 from proxyd.rules.model import Match, Rule

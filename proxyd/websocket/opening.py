@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from proxyd.errors import HandshakeRefused, ResponseMalformed, ResponseTruncated, TLSFailed, UpstreamTimeout
 from proxyd.http.fields import Fields, serialize, values
 from proxyd.http.framing import BadChunk, response_body
-from proxyd.http.head import ResponseHead, parse_response
+from proxyd.http.response import ResponseHead, parse_response
 from proxyd.http.upgrade import Offer, check_switch
 from proxyd.timer import Timer
 from proxyd.websocket.client import DEFLATE, Codec, ConnectionOptions, WebSocketConnection, read_deflate

@@ -14,7 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from proxyd.errors import OverCapacity
 from proxyd.http.fields import Fields, values
-from proxyd.http.head import RequestHead, ResponseHead
+from proxyd.http.request import RequestHead
+from proxyd.http.response import ResponseHead
 from proxyd.http.upgrade import (
     KEY_SIZE,
     as_key,

@@ -8,7 +8,7 @@ import re
 from proxyd.control.counts import MAX_RULES, Counts
 from proxyd.control.metrics import exposition
 from proxyd.forward.record import Record
-from proxyd.http.head import parse_request
+from proxyd.http.request import parse_request
 
 
 def record(rule_id: str, duration: float = 0.0, status: int = 200, method: bytes = b"GET") -> Record:

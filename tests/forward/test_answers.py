@@ -8,7 +8,7 @@ import pytest
 
 from proxyd import errors
 from proxyd.forward.answers import error_answer, reason_phrase
-from proxyd.http.head import RequestHead, parse_request
+from proxyd.http.request import RequestHead, parse_request
 
 ERRORS = [
     (errors.RequestError("No."), 400, "http_request_error", "No."),

@@ -22,7 +22,8 @@ from proxyd.http.framing import (
     request_body,
     response_body,
 )
-from proxyd.http.head import parse_request, parse_response
+from proxyd.http.request import parse_request
+from proxyd.http.response import parse_response
 
 
 def read(reader: BodyReader, octets: bytes, cuts: tuple[int, ...] = ()) -> tuple[bytes, bytes, Fields, str]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from proxyd.errors import ResponseMalformed
 from proxyd.http.fields import serialize, values
-from proxyd.http.head import RequestHead, ResponseHead, parse_request, parse_response
+from proxyd.http.request import RequestHead, parse_request
+from proxyd.http.response import ResponseHead, parse_response
 from proxyd.http.upgrade import (
     HANDSHAKE,
     Offer,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxyd.errors import BadTarget, RuleUnusable, UpgradeForbidden
 from proxyd.http.fields import Fields
-from proxyd.http.head import RequestHead, parse_request
+from proxyd.http.request import RequestHead, parse_request
 from proxyd.http.target import parse_target
 from proxyd.rules.codec import rule_from_mapping
 from proxyd.rules.outgoing import Outgoing

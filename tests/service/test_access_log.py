@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from proxyd.errors import ResponseTruncated, UpstreamTimeout
 from proxyd.forward.record import Record
-from proxyd.http.head import parse_request
+from proxyd.http.request import parse_request
 from proxyd.interfaces import IAccessLog
 from proxyd.service.access_log import WHOLE, AccessLog, combined_line, json_line, open_access_log
 from proxyd.service.settings import Log

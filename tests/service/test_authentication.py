@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from proxyd.control.auth.passwords import PasswordChecks
 from proxyd.errors import ConfigError, RuleUnusable
 from proxyd.forward.pool import Upstream
-from proxyd.http.head import parse_request
+from proxyd.http.request import parse_request
 from proxyd.outbound.route import Route
 from proxyd.rules.codec import rule_from_mapping
 from proxyd.rules.model import Rule

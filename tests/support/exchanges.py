@@ -17,7 +17,7 @@ from proxyd.forward.exchange import Exchange
 from proxyd.forward.pool import Upstream
 from proxyd.forward.record import Record
 from proxyd.forward.site import ProxySite
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.interfaces import IHeadResource
 from proxyd.rules.codec import rule_from_mapping
 from proxyd.rules.outgoing import Outgoing

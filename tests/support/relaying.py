@@ -7,7 +7,8 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from proxyd.forward.record import Record
-from proxyd.http.head import parse_request, parse_response
+from proxyd.http.request import parse_request
+from proxyd.http.response import parse_response
 from proxyd.http.upgrade import accept_for
 from proxyd.websocket.relay import Relay, RelayOptions
 from proxyd.websocket.relays import Relays, Switch

@@ -26,7 +26,7 @@ from zope.interface import implementer
 from proxyd.forward.channel import Channel
 from proxyd.forward.roles import Body
 from proxyd.forward.site import ProxySite
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.interfaces import IHeadResource
 from proxyd.reactor import install
 from proxyd.service.assembly import make_service

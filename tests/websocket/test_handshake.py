@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 
 from proxyd.errors import ResponseMalformed
 from proxyd.http.fields import Fields, serialize, values
-from proxyd.http.head import parse_request, parse_response
+from proxyd.http.request import parse_request
+from proxyd.http.response import parse_response
 from proxyd.http.upgrade import SWITCH, accept_for
 from proxyd.websocket.handshake import Octets
 from proxyd.websocket.origin import OriginHandshake

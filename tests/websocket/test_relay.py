@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from proxyd.errors import ResponseMalformed
 from proxyd.forward.record import Record
 from proxyd.http.fields import values
-from proxyd.http.head import parse_response
+from proxyd.http.response import parse_response
 from proxyd.http.upgrade import accept_for
 from proxyd.websocket import ends
 from proxyd.websocket.relay import CLOSE_S, RelayOptions

@@ -21,7 +21,7 @@ from proxyd.control.auth.tokens import Tokens
 from proxyd.control.settings import Admin
 from proxyd.http import authority
 from proxyd.http.fields import values
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 
 MAX_FAILURES: Final = 10
 """How often one address may be wrong about a token in L{FAILURES_S}."""

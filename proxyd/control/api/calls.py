@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from proxyd.control.settings import Role
 from proxyd.errors import Problem, ProxydError
 from proxyd.http.fields import Fields, values
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.rules.problems import problems_in
 
 MAX_BODY: Final = 128 * 1024

@@ -26,7 +26,7 @@ from proxyd.forward.channel import Channel
 from proxyd.forward.roles import Body
 from proxyd.http.fields import Fields, values
 from proxyd.http.forwarded import TrustedProxies, forwarding
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.interfaces import IHeadResource
 
 log = Logger()

@@ -15,7 +15,7 @@ from proxyd.control.auth.passwords import PasswordChecks, Users
 from proxyd.control.auth.roles import AUTHORIZATION, REALM, Granted, Verdict, credentials
 from proxyd.errors import Unauthorized
 from proxyd.http.fields import Fields
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.rules.auth import BasicAuth
 
 _CHALLENGE = f'Basic realm="{REALM}", charset="UTF-8"'.encode("ascii")

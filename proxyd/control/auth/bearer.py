@@ -10,7 +10,7 @@ from proxyd.control.auth.roles import AUTHORIZATION, REALM, Granted, credentials
 from proxyd.control.auth.tokens import Tokens
 from proxyd.errors import Unauthorized
 from proxyd.http.fields import Fields
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 from proxyd.rules.auth import BearerAuth
 
 _CHALLENGE = f'Bearer realm="{REALM}"'.encode("ascii")

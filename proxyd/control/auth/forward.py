@@ -17,7 +17,8 @@ from proxyd.errors import AuthUnavailable, ExchangeError, UpstreamError
 from proxyd.forward.origin import OriginConnection, Timeouts
 from proxyd.forward.pool import Upstream
 from proxyd.http.fields import Fields, canonical, end_to_end, serialize
-from proxyd.http.head import RequestHead, ResponseHead, is_bodiless
+from proxyd.http.request import RequestHead
+from proxyd.http.response import ResponseHead, is_bodiless
 from proxyd.rules.auth import ForwardAuth
 
 MAX_ANSWER: Final = 1024 * 1024

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from proxyd.http.fields import Fields, values
-from proxyd.http.head import RequestHead
+from proxyd.http.request import RequestHead
 
 REALM: Final = "proxyd"
 """What is protected, as browsers tell their users (RFC 9110 section 11.5)."""

@@ -16,7 +16,7 @@ from proxyd.control.auth.bearer import BearerAuthenticator
 from proxyd.control.auth.passwords import PasswordChecks, Users
 from proxyd.control.auth.roles import Granted
 from proxyd.errors import Unauthorized
-from proxyd.http.head import RequestHead, parse_request
+from proxyd.http.request import RequestHead, parse_request
 from proxyd.rules.auth import BasicAuth, BearerAuth, Token
 
 BASIC = b'Basic realm="proxyd", charset="UTF-8"'

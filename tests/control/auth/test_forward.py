@@ -14,7 +14,7 @@ from zope.interface import implementer
 from proxyd.control.auth.forward import ForwardAuthenticator
 from proxyd.errors import AuthUnavailable, ConnectFailed
 from proxyd.forward.pool import Upstream
-from proxyd.http.head import parse_request
+from proxyd.http.request import parse_request
 from proxyd.rules.auth import ForwardAuth
 from tests.support.transports import BoundedTransport
 

@@ -1,0 +1,220 @@
+"""
+The heads of responses.
+
+@see: L{proxyd.http.head}; RFC 9112 sections 4 and 6.3
+"""
+
+from __future__ import annotations
+
+import re
+
+from httptools import HttpResponseParser
+
+from proxyd.errors import ResponseMalformed
+from proxyd.http.fields import Fields, end_to_end, serialize
+from proxyd.http.head import (
+    CLOSE,
+    KEEP_ALIVE,
+    MINORS,
+    Unreadable,
+    keeps_alive,
+    read_coding,
+    read_fields,
+    read_length,
+    read_options,
+)
+
+_CONTROLS = bytes(range(0x20)).replace(b"\t", b"") + b"\x7f"
+_BODILESS = frozenset((204, 304))
+_DECISIVE = frozenset((b"connection", b"content-length", b"date", b"transfer-encoding"))
+"""The lower-case names of the fields that decide how a response is read, or goes on."""
+
+
+class ResponseHead:
+    """
+    The head of one response, interim ones included.
+
+    @ivar reason: as it came, perhaps empty.
+    @ivar section: the octets of its fields; L{fields} are read from them when somebody asks.
+    @ivar bodiless: whether it has no body, whatever its fields say (RFC 9112 section 6.3).
+    @ivar dated: whether it has a C{Date} that goes on.
+    @ivar keep_alive: whether the connection can be used again, which it
+        cannot after a body that only its end delimits.
+
+    @see: L{proxyd.http.request.RequestHead} for the rest.
+    """
+
+    __slots__ = (
+        "_fields",
+        "_lines",
+        "bodiless",
+        "chunked",
+        "connection",
+        "dated",
+        "keep_alive",
+        "length",
+        "minor",
+        "reason",
+        "section",
+        "status",
+    )
+
+    minor: int
+    status: int
+    reason: bytes
+    section: bytes
+    bodiless: bool
+    connection: tuple[bytes, ...]
+    length: int | None
+    chunked: bool
+    keep_alive: bool
+    dated: bool
+    _fields: Fields | None
+    _lines: bytes | None
+
+    @property
+    def fields(self) -> Fields:
+        """As they came."""
+        fields = self._fields
+        if fields is None:
+            pairs = (line.partition(b": ") for line in self.section.split(b"\r\n")[1:-1])
+            fields = self._fields = [(name, value) for name, _, value in pairs]
+        return fields
+
+    @property
+    def lines(self) -> bytes:
+        """The fields that go on to the client, each with the end of its line."""
+        lines = self._lines
+        return serialize(end_to_end(self.fields, self.connection)) if lines is None else lines
+
+
+def parse_response(octets: bytes, request_method: bytes) -> ResponseHead:
+    """
+    Read the head of a response.
+
+    @param octets: from the status line to the empty line, which ends them.
+    @param request_method: what it answers; an answer to C{HEAD} has no body.
+
+    @raise ResponseMalformed: it is no HTTP/1, or it is not certain where its body ends.
+    """
+    head = _read_plainly(octets, request_method)
+    if head is not None:
+        return head
+    head = ResponseHead()
+    try:
+        _read_status_line(head, octets[: octets.find(b"\r\n")])
+        if head.minor > 1:
+            octets = b"HTTP/1.1" + octets[8:]
+        head._fields = read_fields(HttpResponseParser, octets)
+        head._lines = None
+        _read_response_fields(head, request_method)
+    except Unreadable as error:
+        raise ResponseMalformed(str(error)) from error
+    return head
+
+
+def is_bodiless(status: int, request_method: bytes) -> bool:
+    """Whether a response has no body, whatever its fields say (RFC 9112 section 6.3)."""
+    return status < 200 or status in _BODILESS or request_method == b"HEAD"
+
+
+def _read_status_line(head: ResponseHead, line: bytes) -> None:
+    minor = MINORS.get(line[:8])
+    status = line[9:12]
+    # The space after the status is mandatory, and forgotten by many where no reason follows.
+    if minor is None or line[8:9] != b" " or not status.isdigit() or line[12:13] not in (b" ", b""):
+        raise Unreadable("The status line is malformed.")
+    head.minor = minor
+    head.status = int(status)
+    head.reason = line[13:]
+    if head.status < 100 or len(head.reason.translate(None, _CONTROLS)) != len(head.reason):
+        raise Unreadable("The status line is malformed.")
+
+
+def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
+    connection: tuple[bytes, ...] = ()
+    length: int | None = None
+    chunked = dated = False
+    for name, value in head.fields:
+        key = name.lower()
+        if key in _DECISIVE:
+            if key == b"date":
+                dated = True
+            elif key == b"content-length":
+                length = read_length(value)
+            elif key == b"connection":
+                connection += read_options(value)
+            else:
+                chunked = read_coding(value, head.minor, chunked)
+    status = head.status
+    if length is not None and (status < 200 or status == 204):
+        # It must not be there (RFC 9110 section 8.6), and a client that heeds it would wait for a body.
+        head._fields = [field for field in head.fields if field[0].lower() != b"content-length"]
+        length = None
+    head.bodiless = is_bodiless(status, request_method)
+    head.connection = connection
+    head.length = length
+    head.chunked = chunked
+    head.dated = dated and b"date" not in connection
+    head.keep_alive = keeps_alive(head.minor, connection) and (
+        chunked or length is not None or head.bodiless
+    )
+
+
+# What nearly every server sends: one space before a value, none behind it, and once at most what decides how the
+# answer is read.  Where this matches, llhttp finds the same fields.  No line fits two of the alternatives, or a head
+# that ends wrongly would be tried in more ways than there is time for.
+_VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ])"
+_REST = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+:\ " + _VALUE
+_PLAIN = re.compile(
+    rb"""
+    HTTP/1\.1\ ([2-5][0-9][0-9])\ ([\t -~\x80-\xff]*+)                # groups 1 and 2: status, reason
+    ((?:\r\n(?:                                                      # 3: all fields
+        [!#$%&'*+.^_`|~0-9ABE-JL-OQRSV-Zabe-jl-oqrsv-z-] REST
+      | [Cc] (?i:ontent-length):\ (?(4)(?!)) (0|[1-9][0-9]{0,17})     # 4: the length, unless there is one
+      | (?(5)(?!)) ([Cc] (?i:onnection):\ (?i:(close)|keep-alive))    # 5 and 6: the line, and whether it is close
+      | [Cc] (?! (?i:ontent-length|onnection|lose): ) REST
+      | [Dd] (?i:ate)():\ VALUE                                       # 7: whether there is a Date
+      | [Dd] (?! (?i:ate): ) REST
+      | (?(8)(?!)) ([Kk] (?i:eep-alive):\ VALUE)                      # 8: the line
+      | [Kk] (?! (?i:eep-alive): ) REST
+      | [PTUptu] (?! (?i:ransfer-encoding|pgrade|e|roxy-[^:]*+): ) REST
+    ))*\r\n)\r\n
+    """.replace(b"REST", _REST).replace(b"VALUE", _VALUE),
+    re.VERBOSE,
+)
+
+
+def _read_plainly(octets: bytes, request_method: bytes) -> ResponseHead | None:
+    """
+    Read the head of an answer that holds nothing unusual in less than half of the time: its fields stay together.
+
+    @return: L{None} if it is not that.
+    """
+    plain = _PLAIN.fullmatch(octets)
+    if plain is None:
+        return None
+    digits, reason, section, length, connection, closes, date, kept = plain.groups()
+    status = int(digits)
+    if length is None or status in _BODILESS:
+        return None
+    lines = section
+    # Those two lines go no further.
+    if connection is not None:
+        lines = lines.replace(b"\r\n" + connection, b"", 1)
+    if kept is not None:
+        lines = lines.replace(b"\r\n" + kept, b"", 1)
+    head = ResponseHead()
+    head.minor = 1
+    head.status = status
+    head.reason = reason
+    head.section = section
+    head._fields = None
+    head._lines = lines[2:]
+    head.bodiless = request_method == b"HEAD"
+    head.connection = () if connection is None else KEEP_ALIVE if closes is None else CLOSE
+    head.length = int(length)
+    head.chunked = False
+    head.dated = date is not None
+    head.keep_alive = closes is None
+    return head
