@@ -6,8 +6,8 @@ above it in this list, never what stands below::
 
     errors, interfaces              what goes wrong; what others may provide
     timer, times, transports        deadlines that move; moments as text; what lies below a transport's wrappers
-    splicing, sockets, reactor      octets moved within the kernel; sockets that do this, and send once a turn;
-                                    the reactor that has them
+    splicing, sockets               octets moved within the kernel; sockets that do this, and send once a turn
+    ports, reactor                  what accepts and makes connections with them; the reactor of it all
     tls                             TLS that keeps nothing back
     http/                           pure: heads, fields, targets, bodies, forwarding, the WebSocket handshake
     rules/                          pure: patterns, globs, the table, the request that a rule makes
@@ -24,7 +24,7 @@ above it in this list, never what stands below::
 
 The way of a request::
 
-    forward/channel     cuts a head off what the client sends, and reads it (http/head)
+    forward/channel     cuts a head off what the client sends, and reads it (http/request)
     service/resource    asks the rule table of the moment which rule takes it (rules/table),
                         and makes the origin server's head of it (rules/outgoing)
     forward/pool        gives an unused connection, or makes one by the rule's route (outbound/route)

@@ -30,7 +30,7 @@ from twisted.internet.main import installReactor
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
-from proxyd.sockets import TCPClient, TCPConnector, TCPPort, UNIXConnector, UNIXPort, adopt_unix_port
+from proxyd.ports import TCPClient, TCPConnector, TCPPort, UNIXConnector, UNIXPort, adopt_unix_port
 from proxyd.splicing import Pipe
 
 log = Logger()

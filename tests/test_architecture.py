@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent / "proxyd"
 LAYERS = [
     {"errors", "interfaces", "splicing", "timer", "times", "tls", "transports"},
     {"sockets"},
+    {"ports"},
     {"reactor"},
     {"http"},
     {"rules"},

@@ -20,8 +20,8 @@ from twisted.internet import unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from proxyd.forward.site import ProxySite
+from proxyd.ports import adopt_unix_port
 from proxyd.reactor import PromptReactor
-from proxyd.sockets import adopt_unix_port
 from proxyd.tls import PromptTLSFactory
 
 STEP_BACK_S: Final = 0.002

@@ -1,0 +1,222 @@
+"""
+What accepts and makes connections whose sockets send once a turn (L{proxyd.sockets}).
+
+To begin one takes fewer system calls than Twisted's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any, cast
+
+from twisted.internet import tcp, unix
+from twisted.internet.error import getConnectError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+
+from proxyd.sockets import Prompt, PromptTCP, do_nothing
+
+
+class TCPServer(PromptTCP, tcp.Server):
+    """
+    A connection that was accepted, with half of the work.
+
+    What it is called is put together when somebody asks, and what all that a port accepts have in common is the port's.
+    """
+
+    server: Any
+
+    def __init__(
+        self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
+        tcp.Connection.__init__(self, sock, protocol, reactor)
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        self._addressType = server._addressType
+        self.startReading()
+        self.connected = 1
+
+    def logPrefix(self) -> str:
+        return f"{self._getLogPrefix(self.protocol)},{self.sessionno},{self.hostname}"
+
+    def __repr__(self) -> str:
+        protocol = getattr(self, "protocol", None)
+        return f"<{type(protocol).__name__} #{self.sessionno} from {self.hostname} on {self.server._realPortNumber}>"
+
+    def getHost(self) -> Any:
+        return self.server.bound or super().getHost()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        # It is so already.
+        if not enabled:
+            super().setTcpNoDelay(enabled)
+
+
+class TCPClient(PromptTCP, tcp.Client):
+    """
+    Connects with half of the system calls, and to an address at once.
+
+    Twisted's own begins in the next turn of the loop, and calls C{connect} a second time to hear that all is well.
+    """
+
+    connector: Any
+    realAddress: Any
+    reactor: Any
+    _is_waiting = False
+
+    def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
+        if whenDone is None or self._requiresResolution or self.addressFamily != socket.AF_INET:
+            super()._finishInit(whenDone, skt, error, reactor)
+            return
+        tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
+        self.realAddress = self.addr
+        result = skt.connect_ex(self.realAddress)
+        if result == errno.EINPROGRESS:
+            self._wait()
+        else:
+            # The connector does not know this transport yet.
+            reactor.callLater(0, self._begun, result)
+
+    def createInternetSocket(self) -> Any:
+        # As Twisted's, but that it is made to block no more twice.
+        return socket.socket(self.addressFamily, self.socketType)
+
+    def doConnect(self) -> None:
+        """Begin, where the address had to be found first."""
+        if hasattr(self, "connector"):  # not given up meanwhile
+            self._begun(self.socket.connect_ex(self.realAddress))
+
+    def _begun(self, result: int) -> None:
+        if not hasattr(self, "connector"):
+            return
+        if result == errno.EINPROGRESS:
+            self._wait()
+        elif result:
+            self.failIfNotConnected(getConnectError((result, os.strerror(result))))
+        else:
+            self._connectDone()
+
+    def _wait(self) -> None:
+        self._is_waiting = True
+        self.doRead = self.doWrite = self._ended  # type: ignore[method-assign]
+        self.reactor.addConnecting(self)
+
+    def _ended(self) -> None:
+        """The attempt has come to its end, one way or the other."""
+        self._is_waiting = False
+        result = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if result:
+            # It may be called for both, and is its own prisoner no more.
+            self.doRead = self.doWrite = do_nothing  # type: ignore[method-assign]
+        else:
+            del self.doRead, self.doWrite
+            self.stopWriting()
+        self._begun(result)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._is_waiting:
+            # A connection that was ended as soon as it was there shows its end first.
+            self._ended()
+            if not self.connected:
+                return
+        super().connectionLost(reason)
+
+
+class _Listening(socket.socket):
+    """A listening socket that does not look the names of its family and type up for each connection."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        """Take over another one's descriptor."""
+        self._kind = int(listening.family), int(listening.type), listening.proto
+        super().__init__(*self._kind, listening.detach())
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        descriptor, address = self._accept()  # type: ignore[attr-defined]
+        return socket.socket(*self._kind, descriptor), address
+
+
+class TCPPort(tcp.Port):
+    """
+    What accepts them.
+
+    @ivar bound: the address at this end of all its connections, if that is the same for all.
+    """
+
+    transport = TCPServer
+    bound: Any = None
+    socket: Any
+    fileno: Any
+
+    def startListening(self) -> None:
+        super().startListening()
+        self.socket = _Listening(self.socket)
+        self.fileno = self.socket.fileno
+        # Connections inherit it.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        address = self.getHost()
+        if address.host not in ("0.0.0.0", "::"):
+            self.bound = address
+
+
+class TCPConnector(tcp.Connector):
+    """What makes those of ours."""
+
+    def _makeTransport(self) -> tcp.Client:
+        return TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if self.state == "disconnected":
+            # As after an attempt that failed: else the two would know each other until the garbage collector comes.
+            self.transport = None
+
+
+class _PromptUNIX(Prompt):
+    """The same, which sends descriptors, too."""
+
+    def sendFileDescriptor(self, fileno: int) -> None:
+        # It goes with the octet that is written next.
+        self.send()
+        super().sendFileDescriptor(fileno)  # type: ignore[misc]
+
+
+class UNIXServer(_PromptUNIX, unix.Server):
+    """A connection that was accepted."""
+
+
+class UNIXClient(_PromptUNIX, unix.Client):
+    """A connection of ours."""
+
+
+class UNIXPort(unix.Port):
+    """What accepts them."""
+
+    transport = UNIXServer
+
+
+class UNIXConnector(unix.Connector):
+    """What makes those of ours."""
+
+    def _makeTransport(self) -> Any:
+        return UNIXClient(self.address, self, self.reactor, self.checkPID)
+
+
+def adopt_unix_port(
+    kind: type[unix.Port], reactor: Any, descriptor: int, factory: IProtocolFactory
+) -> IListeningPort:
+    """
+    Listen on a UNIX socket that somebody else has opened.
+
+    Its file is not ours: Twisted would let everybody write to it, and remove it
+    at the end, so that nobody would find the socket that systemd still holds.
+    """
+    port: Any = kind._fromListeningDescriptor(reactor, descriptor, factory)
+    # A name without a file; and as many as the system lets wait, since it listens once more.
+    port._bindPath = b"\0"
+    port.backlog = socket.SOMAXCONN
+    port.startListening()
+    return cast(IListeningPort, port)
