@@ -107,15 +107,19 @@ class TCPClient(PromptTCP, tcp.Client):
 
     def _ended(self) -> None:
         """The attempt has come to its end, one way or the other."""
-        self._is_waiting = False
         result = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if result:
-            # It may be called for both, and is its own prisoner no more.
-            self.doRead = self.doWrite = do_nothing  # type: ignore[method-assign]
-        else:
+        if not result:
+            self._is_waiting = False
             del self.doRead, self.doWrite
             self.stopWriting()
         self._begun(result)
+
+    def failIfNotConnected(self, err: Any) -> None:
+        if self._is_waiting:
+            # It may still be called for both, and is its own prisoner no more.
+            self._is_waiting = False
+            self.doRead = self.doWrite = do_nothing  # type: ignore[method-assign]
+        super().failIfNotConnected(err)
 
     def connectionLost(self, reason: Failure) -> None:
         if self._is_waiting:

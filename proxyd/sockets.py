@@ -112,8 +112,13 @@ class Prompt:
         if self._aborting:
             return
         try:
-            # The last octets and the end go out in one segment.
-            sent = self.socket.send(data, socket.MSG_MORE if self._ends else 0)
+            if self._ends:
+                # The last octets and the end go out in one segment; and by a shutdown, for if octets have come that
+                # nobody reads, a mere close would drop what it finds unsent.
+                sent = self.socket.send(data, socket.MSG_MORE)
+                self._shouldShutdown = True
+            else:
+                sent = self.socket.send(data)
         except ConnectionResetError:
             # It is told once: who reads after this is told of an end in good order.
             self._is_reset = True

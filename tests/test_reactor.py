@@ -448,6 +448,17 @@ def test_last_octets_and_end_in_one_segment(reactor: PromptReactor, tcp: Pair) -
     assert _segments_received(tcp.other) == before + 1
 
 
+def test_last_octets_before_octets_that_nobody_reads(reactor: PromptReactor, tcp: Pair) -> None:
+    """What has come and is not read makes a reset of the end, which must not take with it what was written."""
+    tcp.transport.pauseProducing()
+    tcp.other.sendall(b"more than was asked for")
+    assert select.select([tcp.transport.socket], [], [], 10)[0]
+    tcp.transport.write(b"the answer")
+    tcp.transport.loseConnection()
+    turn_until(reactor, lambda: tcp.protocol.lost)
+    assert tcp.other.recv(100) == b"the answer"
+
+
 def test_reset_that_cannot_be_read_yet(reactor: PromptReactor, tcp: Pair) -> None:
     """Linux tells of it so when it is asked just as the reset comes: it is no end in good order."""
     tcp.other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -847,6 +858,20 @@ def test_attempt_given_up(reactor: PromptReactor, host: str) -> None:
         for _ in range(3):
             reactor.iterate(0)
     assert not factory.made
+
+
+def test_nothing_left_of_an_attempt(reactor: PromptReactor) -> None:
+    """An attempt that was given up is gone without the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            connector: Any = reactor.connectTCP("127.0.0.1", listening.getsockname()[1], Attempts())
+            left = weakref.ref(connector.transport)
+            connector.stopConnecting()
+            assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_name(reactor: PromptReactor) -> None:
