@@ -58,7 +58,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from proxyd.service.assembly import make_service
-    from proxyd.service.garbage import settle
+    from proxyd.service.memory import settle
 
     try:
         service = make_service(reactor, options["config"])

@@ -31,8 +31,8 @@ from proxyd.control.rulebook import Rulebook
 from proxyd.control.store.memory import MemoryStore
 from proxyd.control.store.values import Document, RuleSet, StoredRule, in_order
 from proxyd.service.config import parse
-from proxyd.service.garbage import settle
 from proxyd.service.link import Link
+from proxyd.service.memory import settle
 from proxyd.service.proxy_protocol import PREFIX
 from proxyd.service.serving import Prepared, Serving
 from proxyd.service.settings import Listener, ListenerTLS
