@@ -15,6 +15,7 @@ from proxyd.errors import RequestError
 from proxyd.http import authority
 from proxyd.http.authority import Authority
 from proxyd.http.fields import HOP_BY_HOP, Fields, valid_name
+from proxyd.http.forwarded import FORWARDING
 from proxyd.http.head import MINORS, Unreadable, keeps_alive, read_coding, read_fields, read_length, read_options
 from proxyd.http.target import ORDINARY, Target, parse_target
 
@@ -38,15 +39,7 @@ _DECISIVE = frozenset(
 
 # To a CGI or WSGI application X_Forwarded_For is X-Forwarded-For: with an underscore these names are
 # only ever an attempt to get past a proxy.
-_LOOK_ALIKES = HOP_BY_HOP | {
-    b"content-length",
-    b"forwarded",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-port",
-    b"x-forwarded-proto",
-    b"x-real-ip",
-}
+_LOOK_ALIKES = HOP_BY_HOP | FORWARDING | {b"content-length"}
 
 
 class RequestHead:
