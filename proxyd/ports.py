@@ -16,9 +16,10 @@ from twisted.internet.error import getConnectError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
-from proxyd.sockets import Prompt, PromptTCP, do_nothing
+from proxyd.sockets import Prompt, PromptTCP, do_nothing, with_own_code
 
 
+@with_own_code
 class TCPServer(PromptTCP, tcp.Server):
     """
     A connection that was accepted, with half of the work.
@@ -39,6 +40,7 @@ class TCPServer(PromptTCP, tcp.Server):
         self._addressType = server._addressType
         self.startReading()
         self.connected = 1
+        self.have_at_hand()
 
     def logPrefix(self) -> str:
         return f"{self._getLogPrefix(self.protocol)},{self.sessionno},{self.hostname}"
@@ -56,6 +58,7 @@ class TCPServer(PromptTCP, tcp.Server):
             super().setTcpNoDelay(enabled)
 
 
+@with_own_code
 class TCPClient(PromptTCP, tcp.Client):
     """
     Connects with half of the system calls, and to an address at once.
@@ -73,6 +76,7 @@ class TCPClient(PromptTCP, tcp.Client):
             super()._finishInit(whenDone, skt, error, reactor)
             return
         tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
+        self.have_at_hand()
         self.realAddress = self.addr
         result = skt.connect_ex(self.realAddress)
         if result == errno.EINPROGRESS:

@@ -31,6 +31,7 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
 from proxyd.ports import TCPClient, TCPConnector, TCPPort, UNIXConnector, UNIXPort, adopt_unix_port
+from proxyd.sockets import Prompt
 from proxyd.splicing import Pipe
 
 log = Logger()
@@ -44,7 +45,7 @@ class PromptReactor(EPollReactor):
     The epoll reactor whose sockets send once a turn, and whose time nobody sets.
 
     @ivar pipe: what its sockets move octets through.
-    @ivar unsent: what sends that which was written within this turn, for each connection.
+    @ivar unsent: the connections with something that was written within this turn.
     @ivar at_end: what is called when that has been sent.
     @ivar reading: the descriptors that are waited for to be readable.
     @ivar writing: those that are to be writable.
@@ -56,7 +57,7 @@ class PromptReactor(EPollReactor):
 
     def __init__(self) -> None:
         self.pipe = Pipe()
-        self.unsent: list[Callable[[], None]] = []
+        self.unsent: list[Prompt] = []
         self.at_end: list[Callable[[], None]] = []
         # Descriptors that began to be waited for within this turn.
         self._fresh: set[int] = set()
@@ -125,16 +126,21 @@ class PromptReactor(EPollReactor):
 
     def _settle(self) -> None:
         """Send what was written, and do what is to be done after it, until nothing is left of either."""
-        while calls := self.unsent or self.at_end:
-            if calls is self.unsent:
-                self.unsent = []
-            else:
-                self.at_end = []
-            for call in calls:
+        while self.unsent or self.at_end:
+            unsent, self.unsent = self.unsent, []
+            for connection in unsent:
+                try:
+                    connection.send()
+                except BaseException:
+                    # As below: it costs nobody else anything.
+                    log.failure("{connection} failed while sending", connection=connection)
+            if self.unsent:
+                continue
+            at_end, self.at_end = self.at_end, []
+            for call in at_end:
                 try:
                     call()
                 except BaseException:
-                    # As below: it costs nobody else anything.
                     log.failure("{call} failed at the end of a turn", call=call)
 
     def doPoll(self, timeout: float | None) -> None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from types import FunctionType
+from typing import Any, Final, TypeVar
 
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -93,7 +94,7 @@ class Prompt:
             return
         elif self._is_free():
             self._pieces = [data]
-            self.reactor.unsent.append(self.send)
+            self.reactor.unsent.append(self)
         else:
             super().write(data)  # type: ignore[misc]
             return
@@ -222,8 +223,40 @@ class Prompt:
         super().connectionLost(reason)  # type: ignore[misc]
 
 
+_Kind = TypeVar("_Kind", bound="type[Prompt]")
+
+
+def with_own_code(kind: _Kind) -> _Kind:
+    """
+    Give a class copies of the methods that each reading and writing calls.
+
+    The interpreter learns where the attributes are that a piece of code asks
+    for (PEP 659).  With two classes in turn it learns nothing.
+    """
+    for name in ("_is_free", "write", "send", "doRead"):
+        method = getattr(kind, name)
+        copy = FunctionType(
+            method.__code__.replace(), method.__globals__, name, method.__defaults__, method.__closure__
+        )
+        setattr(kind, name, copy)
+    return kind
+
+
 class PromptTCP(Prompt):
     """The same, which receives more at once for as long as there is more."""
+
+    def have_at_hand(self) -> None:
+        """
+        Keep what each reading and writing asks for in the object.
+
+        In the class, where Twisted has it, it takes four times as long to be found.
+        """
+        self.TLS = self._aborting = self._writeDisconnected = self._ends = False
+        self.dataBuffer = b""
+        self._sendmsgQueue = ()
+        self.written = 0
+        self._splicing = None
+        self._room = SMALL
 
     def doRead(self) -> Any:
         if self._splicing is not None:
