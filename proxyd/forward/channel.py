@@ -85,6 +85,14 @@ class Channel(protocol.Protocol):
     @ivar secure: whether the client came over TLS.
     """
 
+    # More attributes than an object's own dictionary is quick with.
+    __slots__ = (
+        "_advancing", "_awaiting_rest", "_body_limit", "_buffer", "_chunked", "_client_full", "_head_sent", "_keep",
+        "_minor", "_previous", "_reader", "_reading_body", "_reading_paused", "_recording", "_refusing", "_responder",
+        "_responder_full", "_silent", "_state", "_timer", "_unsent", "connected", "head", "peer", "port", "record",
+        "request_trailers", "secure", "settings", "site", "transport", "upgrading",
+    )  # fmt: skip
+
     head: RequestHead
     record: Record
     transport: Any  # ITransport, IConsumer and IPushProducer, whatever wraps it
