@@ -29,8 +29,8 @@ class IHeadResource(Interface):
 class IAccessLog(Interface):
     """Where finished exchanges are written down."""
 
-    def write(record: Any) -> None:
-        """Write down one exchange, a L{proxyd.forward.record.Record}."""
+    def write(records: Any) -> None:
+        """Write down exchanges, an iterable of L{proxyd.forward.record.Record}."""
 
     def reopen() -> None:
         """Begin a new file under the same name: the old one has been moved away."""

@@ -112,31 +112,32 @@ class Counts:
         self.lag = self.worst_lag = 0.0
         self.gauges: Counter[str] = Counter()
 
-    def exchange_ended(self, record: Record) -> None:
-        """Count one exchange."""
-        of_rule = self.rules.get(record.rule_id)
-        if of_rule is None:
-            of_rule = self._of_new_rule(record.rule_id)
-        status, duration, origin = record.status, record.duration, record.origin_s
-        of_rule.statuses[b"" if record.head is None else record.head.method][status // 100] += 1
-        if status == 101:
-            self.websockets_closed += 1
-            for index, amount in enumerate(record.relayed):
-                self.relayed[index] += amount
-        else:
-            # Written out: this runs for every request.
-            of_rule.durations[bisect_left(BUCKETS_S, duration)] += 1
-            of_rule.duration += duration
-            if origin is not None:
-                of_rule.origins[bisect_left(BUCKETS_S, origin)] += 1
-                of_rule.origin += origin
-        if status >= 500:
-            self.errors += 1
-        if record.failed:
-            self.failures[record.failed_party, record.failed_stage] += 1
-            # What is answered 4xx, no rule's paths among it, is what clients ask for.
-            if status < 400 and record.failed_party not in ("client", OPERATOR):
+    def exchanges_ended(self, records: Iterable[Record]) -> None:
+        """Count exchanges."""
+        rules = self.rules
+        for record in records:
+            rule_id = record.rule_id
+            of_rule = rules[rule_id] if rule_id in rules else self._of_new_rule(rule_id)
+            status, duration, origin = record.status, record.duration, record.origin_s
+            of_rule.statuses[b"" if record.head is None else record.head.method][status // 100] += 1
+            if status == 101:
+                self.websockets_closed += 1
+                for index, amount in enumerate(record.relayed):
+                    self.relayed[index] += amount
+            else:
+                # Written out: this runs for every request.
+                of_rule.durations[bisect_left(BUCKETS_S, duration)] += 1
+                of_rule.duration += duration
+                if origin is not None:
+                    of_rule.origins[bisect_left(BUCKETS_S, origin)] += 1
+                    of_rule.origin += origin
+            if status >= 500:
                 self.errors += 1
+            if record.failed:
+                self.failures[record.failed_party, record.failed_stage] += 1
+                # What is answered 4xx, no rule's paths among it, is what clients ask for.
+                if status < 400 and record.failed_party not in ("client", OPERATOR):
+                    self.errors += 1
 
     def keep_rules(self, rule_ids: Container[str]) -> None:
         """Show no more of rules that are none of these: their places are for others."""

@@ -30,7 +30,7 @@ METHODS = frozenset(
 _ALLOW = b", ".join(sorted(METHODS))
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # What nearly every request begins with, read in one go.
-_PLAIN_LINE = re.compile(rb"([A-Z]++) (" + ORDINARY + rb") HTTP/1\.1(?=\r\n)")
+_PLAIN_LINE = re.compile(rb"([A-Z]++) " + ORDINARY + rb" HTTP/1\.1(?=\r\n)")
 
 _DECISIVE = frozenset(
     (b"connection", b"content-length", b"expect", b"host", b"proxy", b"transfer-encoding", b"upgrade")
@@ -46,7 +46,8 @@ class RequestHead:
     """
     The head of one request.
 
-    @ivar target: what is asked for; L{raw_target} is what the client wrote.
+    @ivar line: the request line, as the client wrote it.
+    @ivar target: what is asked for.
     @ivar minor: of the version HTTP/1: 0, 1, or a higher one that is served as 1.
     @ivar fields: as they came; the host of an absolute-form has replaced
         C{Host}, C{Proxy} and look-alikes such as C{X_Forwarded_For} are gone.
@@ -73,18 +74,18 @@ class RequestHead:
         "host_value",
         "keep_alive",
         "length",
+        "line",
         "logged",
         "memo",
         "method",
         "minor",
-        "raw_target",
         "section",
         "target",
         "upgrade",
     )
 
+    line: bytes
     method: bytes
-    raw_target: bytes
     target: Target
     minor: int
     fields: Fields
@@ -114,6 +115,11 @@ class RequestHead:
         self.keep_alive = previous.keep_alive
         self.expects_continue = previous.expects_continue
         self.upgrade = previous.upgrade
+
+    @property
+    def raw_target(self) -> bytes:
+        """What the client wrote for L{target}."""
+        return self.line.split(b" ")[1]
 
     @property
     def has_body(self) -> bool:
@@ -171,14 +177,15 @@ def _read_plain_line(head: RequestHead, octets: bytes) -> int:
     plain = _PLAIN_LINE.match(octets)
     if plain is None:
         return 0
-    method, raw_target, path, query = plain.groups(b"")
+    method, path, query = plain.groups(b"")
     if method not in METHODS:
         return 0
+    end = plain.end()
+    head.line = octets[:end]
     head.method = method
-    head.raw_target = raw_target
     head.target = Target(path, path.decode("ascii"), query)
     head.minor = 1
-    return plain.end()
+    return end
 
 
 def _read_request_line(head: RequestHead, octets: bytes) -> int:
@@ -188,8 +195,9 @@ def _read_request_line(head: RequestHead, octets: bytes) -> int:
     @return: where it ends.
     """
     line_end = octets.find(b"\r\n")
+    head.line = octets[:line_end]
     # Exactly two single spaces (RFC 9112 section 3); llhttp takes more.
-    parts = octets[:line_end].split(b" ")
+    parts = head.line.split(b" ")
     if len(parts) != 3:
         raise RequestError("The request line is malformed.")
     method, raw_target, version = parts
@@ -205,7 +213,6 @@ def _read_request_line(head: RequestHead, octets: bytes) -> int:
             raise RequestError("The method is not known here.", 501)
         raise RequestError("The request line is malformed.")
     head.method = method
-    head.raw_target = raw_target
     head.target = parse_target(method, raw_target)
     head.minor = minor
     return line_end

@@ -36,6 +36,7 @@ class ResponseHead:
 
     @ivar reason: as it came, perhaps empty.
     @ivar section: the octets of its fields; L{fields} are read from them when somebody asks.
+    @ivar lines: the fields that go on to the client, each with the end of its line.
     @ivar bodiless: whether it has no body, whatever its fields say (RFC 9112 section 6.3).
     @ivar dated: whether it has a C{Date} that goes on.
     @ivar keep_alive: whether the connection can be used again, which it
@@ -46,13 +47,13 @@ class ResponseHead:
 
     __slots__ = (
         "_fields",
-        "_lines",
         "bodiless",
         "chunked",
         "connection",
         "dated",
         "keep_alive",
         "length",
+        "lines",
         "minor",
         "reason",
         "section",
@@ -69,8 +70,8 @@ class ResponseHead:
     chunked: bool
     keep_alive: bool
     dated: bool
+    lines: bytes
     _fields: Fields | None
-    _lines: bytes | None
 
     @property
     def fields(self) -> Fields:
@@ -80,12 +81,6 @@ class ResponseHead:
             pairs = (line.partition(b": ") for line in self.section.split(b"\r\n")[1:-1])
             fields = self._fields = [(name, value) for name, _, value in pairs]
         return fields
-
-    @property
-    def lines(self) -> bytes:
-        """The fields that go on to the client, each with the end of its line."""
-        lines = self._lines
-        return serialize(end_to_end(self.fields, self.connection)) if lines is None else lines
 
 
 def parse_response(octets: bytes, request_method: bytes) -> ResponseHead:
@@ -106,7 +101,6 @@ def parse_response(octets: bytes, request_method: bytes) -> ResponseHead:
         if head.minor > 1:
             octets = b"HTTP/1.1" + octets[8:]
         head._fields = read_fields(HttpResponseParser, octets)
-        head._lines = None
         _read_response_fields(head, request_method)
     except Unreadable as error:
         raise ResponseMalformed(str(error)) from error
@@ -152,6 +146,7 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
         head._fields = [field for field in head.fields if field[0].lower() != b"content-length"]
         length = None
     head.bodiless = is_bodiless(status, request_method)
+    head.lines = serialize(end_to_end(head.fields, connection))
     head.connection = connection
     head.length = length
     head.chunked = chunked
@@ -160,6 +155,8 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
         chunked or length is not None or head.bodiless
     )
 
+
+_STATUSES = {b"%d" % status: status for status in range(200, 600)}
 
 # What nearly every server sends: one space before a value, none behind it, and once at most what decides how the
 # answer is read.  Where this matches, llhttp finds the same fields.  No line fits two of the alternatives, or a head
@@ -195,7 +192,7 @@ def _read_plainly(octets: bytes, request_method: bytes) -> ResponseHead | None:
     if plain is None:
         return None
     digits, reason, section, length, connection, closes, date, kept = plain.groups()
-    status = int(digits)
+    status = _STATUSES[digits]
     if length is None or status in _BODILESS:
         return None
     lines = section
@@ -210,7 +207,7 @@ def _read_plainly(octets: bytes, request_method: bytes) -> ResponseHead | None:
     head.reason = reason
     head.section = section
     head._fields = None
-    head._lines = lines[2:]
+    head.lines = lines[2:]
     head.bodiless = request_method == b"HEAD"
     head.connection = () if connection is None else KEEP_ALIVE if closes is None else CLOSE
     head.length = int(length)

@@ -336,7 +336,8 @@ def header_fields(rule: Rule, environment: Mapping[str, str]) -> list[tuple[byte
     return fields
 
 
-class Match(NamedTuple):
+@dataclass(slots=True)
+class Match:
     """
     The rule that takes a request.
 

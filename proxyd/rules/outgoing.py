@@ -21,6 +21,11 @@ _NEVER = HOP_BY_HOP | FORWARDING | {b"host", b"content-length", b"proxy"}
 """Fields that a client's request never brings to the origin server as they are."""
 
 
+def outgoing_head(request: RequestHead, request_target: bytes, fields: bytes) -> bytes:
+    """The whole head of a request to the origin server."""
+    return b"%b %b HTTP/1.1\r\n%b" % (request.method, request_target, fields)
+
+
 class Outgoing:
     """
     What one rule, in one environment, makes of requests.
@@ -134,11 +139,6 @@ class Outgoing:
         """
         added = serialize(field for field in granted if canonical(field[0]) not in self._set)
         return fields[:-2] + added + b"\r\n"
-
-    @staticmethod
-    def head(request: RequestHead, request_target: bytes, fields: bytes) -> bytes:
-        """The whole head of the request to the origin server."""
-        return b"%b %b HTTP/1.1\r\n%b" % (request.method, request_target, fields)
 
     def _lines(
         self, request: RequestHead, forwarding: Fields, dropped: frozenset[bytes], origin: bytes

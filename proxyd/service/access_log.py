@@ -7,11 +7,10 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -19,7 +18,6 @@ from proxyd.forward.record import Record
 from proxyd.http.fields import values
 from proxyd.http.request import RequestHead
 from proxyd.interfaces import IAccessLog
-from proxyd.reactor import when_turn_ends
 from proxyd.service.settings import STDOUT, Log
 from proxyd.times import to_the_millisecond
 
@@ -30,7 +28,7 @@ WHOLE: Final = 4096
 """So many octets go at most at once into what does not keep more together, such as a pipe (POSIX: C{PIPE_BUF})."""
 
 
-def open_access_log(settings: Log, reactor: IReactorTime) -> IAccessLog | None:
+def open_access_log(settings: Log) -> IAccessLog | None:
     """
     @return: the access log that the configuration asks for, if any.
 
@@ -38,8 +36,19 @@ def open_access_log(settings: Log, reactor: IReactorTime) -> IAccessLog | None:
     """
     if settings.access is None:
         return None
-    line = json_line if settings.format == "json" else combined_line
-    return AccessLog(settings.access, line, settings.query, reactor)
+    return AccessLog(settings.access, JSON if settings.format == "json" else COMBINED, settings.query)
+
+
+class Format(NamedTuple):
+    """
+    What a line looks like.
+
+    @ivar moment: the time, seconds since the epoch, as the lines of that moment have it.
+    @ivar line: the line of an exchange at such a moment, with the query strings or without.
+    """
+
+    moment: Callable[[float], str]
+    line: Callable[[Record, str, bool], str]
 
 
 @implementer(IAccessLog)
@@ -47,14 +56,11 @@ class AccessLog:
     """
     Writes a line for each exchange, into a file or to standard output.
 
-    The lines of one turn of the reactor are made and go out together when it
-    ends: one by one they would cost a request 4 us more.  Several processes
-    may share the file, and a disk that is full costs lines, not requests.
+    Several processes may share the file, and a disk that is full costs lines,
+    not requests.
     """
 
-    def __init__(
-        self, name: str, line: Callable[[Record, float, bool], str], query: bool, reactor: IReactorTime
-    ) -> None:
+    def __init__(self, name: str, form: Format, query: bool) -> None:
         """
         @param name: a file name, or C{-} for standard output.
         @param query: whether query strings are written.
@@ -62,12 +68,9 @@ class AccessLog:
         @raise OSError: the file cannot be opened.
         """
         self._name = name
-        self._line = line
+        self._form = form
         self._query = query
-        self._reactor = reactor
         self._failing = False
-        self._waiting: list[Record] = []
-        self._is_due = False
         self._use(self._open())
 
     def _use(self, file: int) -> None:
@@ -82,19 +85,10 @@ class AccessLog:
             return sys.__stdout__.fileno()
         return os.open(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
-    def write(self, record: Record) -> None:
-        self._waiting.append(record)
-        if not self._is_due:
-            self._is_due = True
-            when_turn_ends(self._reactor, self._flush)
-
-    def _flush(self) -> None:
-        self._is_due = False
-        if not self._waiting:
-            return
-        records, self._waiting = self._waiting, []
-        now, query = time.time(), self._query
-        lines = "".join([self._line(record, now, query) for record in records]).encode("utf-8")
+    def write(self, records: Iterable[Record]) -> None:
+        line, query = self._form.line, self._query
+        now = self._form.moment(time.time())
+        lines = "".join([line(record, now, query) for record in records]).encode("utf-8")
         if self._is_torn:
             lines = b"\n" + lines
         try:
@@ -129,12 +123,11 @@ class AccessLog:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._flush()
         if self._name != STDOUT:
             os.close(self._file)
 
 
-def combined_line(record: Record, now: float, query: bool) -> str:
+def combined_line(record: Record, now: str, query: bool) -> str:
     """
     The line that web servers have written since NCSA's, with what a proxy adds at its end::
 
@@ -145,17 +138,18 @@ def combined_line(record: Record, now: float, query: bool) -> str:
     if head is None:
         request, says = "-", '"-" "-"'
     else:
-        request = f"{_text(head.method)} {_target(head, query)} HTTP/1.{head.minor}"
+        request = head.line.decode("latin-1")
+        if not query and "?" in request:
+            request = f"{request.partition('?')[0]} HTTP/1.{head.minor}"
         logged = head.logged
         if logged is None or logged[0] is not query:
             logged = head.logged = (query, _says(head, query))
         says = logged[1]
     user = _word(record.user) if record.user else "-"
-    at = _second(int(now))
     origin_time = "-" if record.origin_s is None else _seconds(record.origin_s)
     failed = f' failed="{quoted(record.failed)}"' if record.failed else ""
     return (
-        f'{record.client or "-"} - {user} [{at}] "{quoted(request)}" {record.status or "-"} {record.sent} {says} '
+        f'{record.client or "-"} - {user} [{now}] "{quoted(request)}" {record.status or "-"} {record.sent} {says} '
         f"rule={record.rule_id or '-'} origin={record.origin or '-'} "
         f"time={_seconds(record.duration)} origin_time={origin_time}{failed}\n"
     )
@@ -173,19 +167,23 @@ _UNDER_ONE: Final = tuple(f"0.{thousandths:03}" for thousandths in range(1000))
 
 
 def _seconds(duration: float) -> str:
-    thousandths = int(duration * 1000 + 0.5)
+    thousandths = int(duration * 1000.0 + 0.5)
     return _UNDER_ONE[thousandths] if thousandths < 1000 else f"{duration:.3f}"
 
 
+def _combined_moment(moment: float) -> str:
+    return _second(int(moment))
+
+
 @lru_cache(maxsize=2)
-def _second(now: int) -> str:
-    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
+def _second(moment: int) -> str:
+    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(moment))
 
 
-def json_line(record: Record, now: float, query: bool) -> str:
+def json_line(record: Record, now: str, query: bool) -> str:
     """One JSON object, with C{null} for what is not known."""
     entry: dict[str, Any] = {
-        "time": to_the_millisecond(now),
+        "time": now,
         "client": record.client or None,
         "user": record.user or None,
         "method": None,
@@ -215,6 +213,10 @@ def json_line(record: Record, now: float, query: bool) -> str:
             user_agent=_field(head, b"user-agent"),
         )
     return json.dumps(entry) + "\n"
+
+
+COMBINED: Final = Format(_combined_moment, combined_line)
+JSON: Final = Format(to_the_millisecond, json_line)
 
 
 def _target(head: RequestHead, query: bool) -> str:

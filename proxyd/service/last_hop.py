@@ -48,6 +48,6 @@ def answer_trace(channel: Channel) -> None:
     """Show the request as it arrived, without what is secret."""
     head = channel.head
     shown = [field for field in head.fields if field[0].lower() not in _NOT_TRACED]
-    body = b"TRACE %b HTTP/1.%d\r\n%b\r\n" % (head.raw_target, head.minor, serialize(shown))
+    body = b"%b\r\n%b\r\n" % (head.line, serialize(shown))
     fields = [(b"Content-Type", b"message/http"), (b"Content-Length", b"%d" % len(body))]
     channel.respond(200, b"OK", fields, Body.LENGTH, body)

@@ -24,7 +24,7 @@ from proxyd.http.request import RequestHead
 from proxyd.http.trace import is_traced, traced
 from proxyd.interfaces import IHeadResource
 from proxyd.rules.model import Match, Rule
-from proxyd.rules.outgoing import Outgoing
+from proxyd.rules.outgoing import Outgoing, outgoing_head
 from proxyd.service.asking import NOBODY, Asking, judge
 from proxyd.service.last_hop import LIMITED_BY_HOPS, answer_options, answer_trace, is_last_hop
 from proxyd.service.rates import Rates
@@ -197,14 +197,14 @@ class RulesResource(Resource):
             fields = outgoing.upgrade_fields(head, memo.forwarding, switch.handshake)
             if granted is not None and granted.fields:
                 fields = outgoing.with_granted(fields, granted.fields)
-            octets = outgoing.head(head, request_target, fields)
+            octets = outgoing_head(head, request_target, fields)
             exchange = Exchange(channel, upstream, octets, in_use, switch)
             channel.serve(exchange)
         else:
             fields = memo.fields_by(outgoing, head)
             if granted is not None and granted.fields:
                 fields = outgoing.with_granted(fields, granted.fields)
-            octets = outgoing.head(head, request_target, fields)
+            octets = outgoing_head(head, request_target, fields)
             exchange = Exchange(channel, upstream, octets, in_use)
             channel.serve(exchange, in_use.body_limit)
         exchange.start()

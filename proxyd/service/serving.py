@@ -19,7 +19,6 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
     IReactorPluggableNameResolver,
-    IReactorTime,
 )
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -115,7 +114,7 @@ class Serving:
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
         self._environment = environment
-        self._access_log = _open_log(config, reactor)
+        self._access_log = _open_log(config)
         self._relays = Relays(reactor)
         self._counts = Counts()
         self._lag = Lag(reactor)
@@ -123,7 +122,7 @@ class Serving:
         self._guard = Guard(listeners)
         self._tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.listen]
         self.resource = RulesResource(self._snapshot(config, config.rules), self._relays, reactor)
-        self.site = site(self.resource, config, reactor, self._exchange_ended, self.accept, self._trusts)
+        self.site = site(self.resource, config, reactor, self._exchanges_ended, self.accept, self._trusts)
         self.connections = Connections(reactor, lambda: self.site, self._relays)
 
     def _snapshot(self, config: Config, rules: Iterable[Rule]) -> Snapshot:
@@ -186,12 +185,13 @@ class Serving:
         config = fitted(config, self._processes, is_said=True)
         snapshot = self._snapshot(config, in_force(config.rules, dynamic))
         certificates = [None if tls is None else tls.read() for tls in self._tls]
-        opened = _open_log(config, self._reactor) if config.log != self.config.log else None
+        opened = _open_log(config) if config.log != self.config.log else None
         return Prepared(config, snapshot, certificates, opened)
 
     def take(self, prepared: Prepared) -> Deferred[None]:
         """Put in force what has been read."""
         config, snapshot = prepared.config, prepared.snapshot
+        self.site.report()
         if config.log != self.config.log:
             if self._access_log is not None:
                 self._access_log.close()
@@ -227,12 +227,13 @@ class Serving:
 
     # What is seen
 
-    def _exchange_ended(self, record: Record) -> None:
-        self._counts.exchange_ended(record)
-        if record.failed:
-            tell_failure(record)
+    def _exchanges_ended(self, records: list[Record]) -> None:
+        self._counts.exchanges_ended(records)
+        for record in records:
+            if record.failed:
+                tell_failure(record)
         if self._access_log is not None:
-            self._access_log.write(record)
+            self._access_log.write(records)
 
     def counts(self, is_scrape: bool = False) -> Deferred[Counts]:
         """
@@ -240,6 +241,7 @@ class Serving:
 
         @param is_scrape: the next one begins with the worst lag anew.
         """
+        self.site.report()
         counts = Counts()
         counts.add(self._counts)
         for relay in self._relays.live:
@@ -301,6 +303,7 @@ class Serving:
             if deadline is not None and deadline.active():
                 deadline.cancel()
             self.snapshot.upstreams.retire()
+            self.site.report()
             if self._access_log is not None:
                 self._access_log.close()
             return None if isinstance(result, list) else result
@@ -370,9 +373,9 @@ def fitted(config: Config, processes: int = 1, is_said: bool = False) -> Config:
     return replace(config, limits=replace(limits, connections=connections, per_host=per_host))
 
 
-def _open_log(config: Config, reactor: IReactorTime) -> IAccessLog | None:
+def _open_log(config: Config) -> IAccessLog | None:
     try:
-        return open_access_log(config.log, reactor)
+        return open_access_log(config.log)
     except OSError as error:
         problem = Problem(("log", "access"), f"{config.log.access} cannot be opened: {error.strerror}")
         raise ConfigError((problem,), config.source) from error

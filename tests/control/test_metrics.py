@@ -29,7 +29,7 @@ def test_buckets() -> None:
     """A duration counts in every bucket that it is not over (Prometheus: le is inclusive)."""
     metrics = Counts()
     for duration in (0.0, 0.001, 0.0011, 59.0, 61.0):
-        metrics.exchange_ended(record("a", duration))
+        metrics.exchanges_ended([record("a", duration)])
     expected = {"0.001": 2, "0.0025": 3, "30.0": 3, "60.0": 4, "+Inf": 5}
     for bound, count in expected.items():
         assert value(metrics, f'proxyd_request_duration_seconds_bucket{{le="{bound}",rule="a"}}') == count
@@ -42,10 +42,10 @@ def test_rules_are_bounded() -> None:
     """Rules beyond the limit share one name; those that are gone make room, and stay in the totals."""
     metrics = Counts()
     for number in range(MAX_RULES + 5):
-        metrics.exchange_ended(record(f"r{number}"))
+        metrics.exchanges_ended([record(f"r{number}")])
     assert value(metrics, 'proxyd_requests_total{method="GET",rule="other",status="2xx"}') == 5
     metrics.keep_rules({"r0", "new"})
-    metrics.exchange_ended(record("new"))
+    metrics.exchanges_ended([record("new")])
     assert value(metrics, 'proxyd_requests_total{method="GET",rule="new",status="2xx"}') == 1
     assert value(metrics, 'proxyd_requests_total{method="GET",rule="r0",status="2xx"}') == 1
     assert value(metrics, 'proxyd_requests_total{method="GET",rule="r1",status="2xx"}') is None
@@ -56,8 +56,8 @@ def test_methods_are_bounded() -> None:
     """Rare methods share one name, and what could not be read has no status."""
     metrics = Counts()
     for method in (b"PROPFIND", b"MKCOL", b"GET"):
-        metrics.exchange_ended(record("a", method=method))
-    metrics.exchange_ended(Record(None, "127.0.0.1", 0.0))
+        metrics.exchanges_ended([record("a", method=method)])
+    metrics.exchanges_ended([Record(None, "127.0.0.1", 0.0)])
     assert value(metrics, 'proxyd_requests_total{method="other",rule="a",status="2xx"}') == 2
     assert value(metrics, 'proxyd_requests_total{method="other",rule="",status="none"}') == 1
 
@@ -69,10 +69,10 @@ def test_failures() -> None:
         one = record("a", status=status)
         one.note(party, "connect", "went wrong")
         one.note("proxyd", "request", "comes too late to count")
-        metrics.exchange_ended(one)
+        metrics.exchanges_ended([one])
     assert value(metrics, 'proxyd_failures_total{party="origin",stage="connect"}') == 1
     assert value(metrics, 'proxyd_failures_total{party="client",stage="connect"}') == 1
-    metrics.exchange_ended(record("a", status=503))
+    metrics.exchanges_ended([record("a", status=503)])
     assert metrics.errors == 2
 
 
@@ -80,14 +80,14 @@ def test_several_processes() -> None:
     """What two processes have counted is added up, by way of JSON; of one that has ended nothing is so any more."""
     one, other = Counts(), Counts()
     for metrics in (one, other):
-        metrics.exchange_ended(record("a", 0.002))
-        metrics.exchange_ended(record("a", method=b"PROPFIND", status=500))
+        metrics.exchanges_ended([record("a", 0.002)])
+        metrics.exchanges_ended([record("a", method=b"PROPFIND", status=500)])
         metrics.connects["direct", "ok"] += 1
         metrics.gauges["connections"] += 2
         metrics.worst_lag = 0.5
     failed = record("b")
     failed.note("origin", "connect", "went wrong")
-    other.exchange_ended(failed)
+    other.exchanges_ended([failed])
     other.keep_rules({"b"})
     other.end()
     total = Counts()

@@ -13,7 +13,7 @@ from proxyd.http.fields import Fields
 from proxyd.http.request import RequestHead, parse_request
 from proxyd.http.target import parse_target
 from proxyd.rules.codec import rule_from_mapping
-from proxyd.rules.outgoing import Outgoing
+from proxyd.rules.outgoing import Outgoing, outgoing_head
 from proxyd.rules.table import RuleTable
 
 FORWARDING: Fields = [(b"X-Forwarded-For", b"192.0.2.1"), (b"X-Real-IP", b"192.0.2.1")]
@@ -33,14 +33,15 @@ def request(*fields: str, line: str = "GET /x HTTP/1.1") -> RequestHead:
 
 def lines(rule: Outgoing, head: RequestHead) -> list[str]:
     """The head that the origin server gets."""
-    octets = rule.head(head, head.raw_target, rule.fields(head, FORWARDING))
+    octets = outgoing_head(head, head.raw_target, rule.fields(head, FORWARDING))
     assert octets.endswith(b"\r\n\r\n")
     return octets.decode("latin-1").split("\r\n")[:-2]
 
 
 def upgrade_lines(rule: Outgoing, head: RequestHead) -> list[str]:
     """The upgrade request that the origin server gets."""
-    return rule.head(head, b"/x", rule.upgrade_fields(head, FORWARDING, HANDSHAKE)).decode("latin-1").split("\r\n")[:-2]
+    octets = outgoing_head(head, b"/x", rule.upgrade_fields(head, FORWARDING, HANDSHAKE))
+    return octets.decode("latin-1").split("\r\n")[:-2]
 
 
 def target(rule: Outgoing, path: str) -> bytes:

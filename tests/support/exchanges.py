@@ -20,7 +20,7 @@ from proxyd.forward.site import ProxySite
 from proxyd.http.request import RequestHead
 from proxyd.interfaces import IHeadResource
 from proxyd.rules.codec import rule_from_mapping
-from proxyd.rules.outgoing import Outgoing
+from proxyd.rules.outgoing import Outgoing, outgoing_head
 from tests.support.transports import HIGH, BoundedTransport
 
 TIMEOUTS = SimpleNamespace(header=10.0, body=60.0, connect=10.0, response=30.0, keep_alive=75.0)
@@ -39,7 +39,7 @@ class _ToOrigin(Resource):
         self._terms = SimpleNamespace(timeouts=TIMEOUTS, html=None, trailers=self._outgoing.trailers)
 
     def head_received(self, head: RequestHead, channel: Channel) -> None:
-        octets = Outgoing.head(head, head.target.path, self._outgoing.fields(head, []))
+        octets = outgoing_head(head, head.target.path, self._outgoing.fields(head, []))
         try:
             exchange = Exchange(channel, self._proxy.upstream, octets, self._terms)
             channel.serve(exchange)
@@ -94,7 +94,6 @@ class MemoryProxy:
 
     @ivar client: what the client writes to and reads from.
     @ivar origins: the same for the origin server, in the order in which they were made.
-    @ivar records: of the exchanges that are over.
     """
 
     def __init__(self, *, waits: bool = False, limit: int = 0, high: int = HIGH) -> None:
@@ -104,16 +103,22 @@ class MemoryProxy:
         @param high: see L{BoundedTransport}.
         """
         self.clock = Clock()
-        self.records: list[Record] = []
+        self._records: list[Record] = []
         self.endpoint = _Endpoint(self.clock, waits, high)
         self.origins = self.endpoint.made
         self._limit = limit
         self._high = high
         self.change_rules()
         settings = SimpleNamespace(timeouts=TIMEOUTS, limits=LIMITS)
-        self.site = ProxySite(_ToOrigin(self), settings, self.clock, self.records.append, lambda accepting: None)
+        self.site = ProxySite(_ToOrigin(self), settings, self.clock, self._records.extend, lambda accepting: None)
         self.client = self.connect()
         self.channel = self.client.protocol
+
+    @property
+    def records(self) -> list[Record]:
+        """Of the exchanges that are over."""
+        self.site.report()
+        return self._records
 
     def change_rules(self) -> None:
         """Requests go by another rule from now on, and so by connections of its own."""
