@@ -131,8 +131,10 @@ class End:
         if type(octets) is Notice:
             self._heed(octets)
         else:
-            self._write(octets)
-            self.active = self._now()
+            # What is in a variable is called at once; as a method it would be looked up.
+            write, now = self._write, self._now
+            write(octets)
+            self.active = now()
             if self.follower.left > WORTH:
                 self._move()
 
