@@ -31,7 +31,7 @@ def cut_head(data: bytes, header: int, uri: int) -> tuple[bytes, bytes]:
     if size > header:
         raise LimitExceeded(f"The request's head is longer than {header} octets.", 431)
     if end > 3:
-        return data[:end], data[end:]
+        return (data, b"") if end == len(data) else (data[:end], data[end:])
     if data.count(b"\n") != data.count(b"\r\n"):
         raise RequestError("A line of the request's head ends without a carriage return.")
     # With its empty lines: each segment could else bring two more.

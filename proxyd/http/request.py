@@ -30,7 +30,7 @@ METHODS = frozenset(
 _ALLOW = b", ".join(sorted(METHODS))
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # What nearly every request begins with, read in one go.
-_PLAIN_LINE = re.compile(rb"([A-Z]++) " + ORDINARY + rb" HTTP/1\.1(?=\r\n)")
+_PLAIN_LINE = re.compile(rb"([A-Z]++) " + ORDINARY + rb" HTTP/1\.1")
 
 _DECISIVE = frozenset(
     (b"connection", b"content-length", b"expect", b"host", b"proxy", b"transfer-encoding", b"upgrade")
@@ -139,9 +139,16 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
     @raise RequestError: this is no request that proxyd serves: 400; 405 for
         C{CONNECT}; 501 for an unknown method; 505 for another major version.
     """
+    line, _, section = octets.partition(b"\r\n")
     head = RequestHead()
-    line_end = _read_plain_line(head, octets) or _read_request_line(head, octets)
-    section = octets[line_end:]
+    head.line = line
+    plain = _PLAIN_LINE.fullmatch(line)
+    if plain is None or plain[1] not in METHODS:
+        _read_request_line(head, line)
+    else:
+        head.method, path, query = plain.groups(b"")
+        head.target = Target(path, path.decode("ascii"), query)
+        head.minor = 1
     if (
         previous is not None
         and section == previous.section
@@ -154,7 +161,7 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
     head.memo = head.logged = None
     if head.minor > 1:
         # llhttp knows no version that there is not yet.
-        octets = octets[: line_end - 1] + b"1" + section
+        octets = line[:-1] + b"1\r\n" + section
     try:
         head.fields = read_fields(HttpRequestParser, octets)
         _read_request_fields(head)
@@ -168,36 +175,10 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
     return head
 
 
-def _read_plain_line(head: RequestHead, octets: bytes) -> int:
-    """
-    Read a request line that holds nothing unusual.
-
-    @return: where it ends; 0 if it is another one, of which nothing has been read.
-    """
-    plain = _PLAIN_LINE.match(octets)
-    if plain is None:
-        return 0
-    method, path, query = plain.groups(b"")
-    if method not in METHODS:
-        return 0
-    end = plain.end()
-    head.line = octets[:end]
-    head.method = method
-    head.target = Target(path, path.decode("ascii"), query)
-    head.minor = 1
-    return end
-
-
-def _read_request_line(head: RequestHead, octets: bytes) -> int:
-    """
-    Read any other one.
-
-    @return: where it ends.
-    """
-    line_end = octets.find(b"\r\n")
-    head.line = octets[:line_end]
+def _read_request_line(head: RequestHead, line: bytes) -> None:
+    """Read any request line."""
     # Exactly two single spaces (RFC 9112 section 3); llhttp takes more.
-    parts = head.line.split(b" ")
+    parts = line.split(b" ")
     if len(parts) != 3:
         raise RequestError("The request line is malformed.")
     method, raw_target, version = parts
@@ -215,7 +196,6 @@ def _read_request_line(head: RequestHead, octets: bytes) -> int:
     head.method = method
     head.target = parse_target(method, raw_target)
     head.minor = minor
-    return line_end
 
 
 def _read_request_fields(head: RequestHead) -> None:

@@ -29,6 +29,31 @@ _BODILESS = frozenset((204, 304))
 _DECISIVE = frozenset((b"connection", b"content-length", b"date", b"transfer-encoding"))
 """The lower-case names of the fields that decide how a response is read, or goes on."""
 
+_STATUSES = {b"%d" % status: status for status in range(200, 600)}
+
+# What nearly every server sends: one space before a value, none behind it, and once at most what decides how the
+# answer is read.  Where this matches, llhttp finds the same fields.  No line fits two of the alternatives, or a head
+# that ends wrongly would be tried in more ways than there is time for.
+_VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ])"
+_REST = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+:\ " + _VALUE
+_PLAIN = re.compile(
+    rb"""
+    HTTP/1\.1\ ([2-5][0-9][0-9])\ ([\t -~\x80-\xff]*+)                # groups 1 and 2: status, reason
+    ((?:\r\n(?:                                                      # 3: all fields
+        [!#$%&'*+.^_`|~0-9ABE-JL-OQRSV-Zabe-jl-oqrsv-z-] REST
+      | [Cc] (?i:ontent-length):\ (?(4)(?!)) (0|[1-9][0-9]{0,17})     # 4: the length, unless there is one
+      | (?(5)(?!)) ([Cc] (?i:onnection):\ (?i:(close)|keep-alive))    # 5 and 6: the line, and whether it is close
+      | [Cc] (?! (?i:ontent-length|onnection|lose): ) REST
+      | [Dd] (?i:ate)():\ VALUE                                       # 7: whether there is a Date
+      | [Dd] (?! (?i:ate): ) REST
+      | (?(8)(?!)) ([Kk] (?i:eep-alive):\ VALUE)                      # 8: the line
+      | [Kk] (?! (?i:eep-alive): ) REST
+      | [PTUptu] (?! (?i:ransfer-encoding|pgrade|e|roxy-[^:]*+): ) REST
+    ))*\r\n)\r\n
+    """.replace(b"REST", _REST).replace(b"VALUE", _VALUE),
+    re.VERBOSE,
+)
+
 
 class ResponseHead:
     """
@@ -92,9 +117,37 @@ def parse_response(octets: bytes, request_method: bytes) -> ResponseHead:
 
     @raise ResponseMalformed: it is no HTTP/1, or it is not certain where its body ends.
     """
-    head = _read_plainly(octets, request_method)
-    if head is not None:
-        return head
+    plain = _PLAIN.fullmatch(octets)
+    if plain is None:
+        return _parse_fully(octets, request_method)
+    digits, reason, section, length, connection, closes, date, kept = plain.groups()
+    status = _STATUSES[digits]
+    if length is None or status in _BODILESS:
+        return _parse_fully(octets, request_method)
+    lines = section
+    # Those two lines go no further.
+    if connection is not None:
+        lines = lines.replace(b"\r\n" + connection, b"", 1)
+    if kept is not None:
+        lines = lines.replace(b"\r\n" + kept, b"", 1)
+    head = ResponseHead()
+    head.minor = 1
+    head.status = status
+    head.reason = reason
+    head.section = section
+    head._fields = None
+    head.lines = lines[2:]
+    head.bodiless = request_method == b"HEAD"
+    head.connection = () if connection is None else KEEP_ALIVE if closes is None else CLOSE
+    head.length = int(length)
+    head.chunked = False
+    head.dated = date is not None
+    head.keep_alive = closes is None
+    return head
+
+
+def _parse_fully(octets: bytes, request_method: bytes) -> ResponseHead:
+    """Read the head of any response, field by field."""
     head = ResponseHead()
     try:
         _read_status_line(head, octets[: octets.find(b"\r\n")])
@@ -154,64 +207,3 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
     head.keep_alive = keeps_alive(head.minor, connection) and (
         chunked or length is not None or head.bodiless
     )
-
-
-_STATUSES = {b"%d" % status: status for status in range(200, 600)}
-
-# What nearly every server sends: one space before a value, none behind it, and once at most what decides how the
-# answer is read.  Where this matches, llhttp finds the same fields.  No line fits two of the alternatives, or a head
-# that ends wrongly would be tried in more ways than there is time for.
-_VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ])"
-_REST = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+:\ " + _VALUE
-_PLAIN = re.compile(
-    rb"""
-    HTTP/1\.1\ ([2-5][0-9][0-9])\ ([\t -~\x80-\xff]*+)                # groups 1 and 2: status, reason
-    ((?:\r\n(?:                                                      # 3: all fields
-        [!#$%&'*+.^_`|~0-9ABE-JL-OQRSV-Zabe-jl-oqrsv-z-] REST
-      | [Cc] (?i:ontent-length):\ (?(4)(?!)) (0|[1-9][0-9]{0,17})     # 4: the length, unless there is one
-      | (?(5)(?!)) ([Cc] (?i:onnection):\ (?i:(close)|keep-alive))    # 5 and 6: the line, and whether it is close
-      | [Cc] (?! (?i:ontent-length|onnection|lose): ) REST
-      | [Dd] (?i:ate)():\ VALUE                                       # 7: whether there is a Date
-      | [Dd] (?! (?i:ate): ) REST
-      | (?(8)(?!)) ([Kk] (?i:eep-alive):\ VALUE)                      # 8: the line
-      | [Kk] (?! (?i:eep-alive): ) REST
-      | [PTUptu] (?! (?i:ransfer-encoding|pgrade|e|roxy-[^:]*+): ) REST
-    ))*\r\n)\r\n
-    """.replace(b"REST", _REST).replace(b"VALUE", _VALUE),
-    re.VERBOSE,
-)
-
-
-def _read_plainly(octets: bytes, request_method: bytes) -> ResponseHead | None:
-    """
-    Read the head of an answer that holds nothing unusual in less than half of the time: its fields stay together.
-
-    @return: L{None} if it is not that.
-    """
-    plain = _PLAIN.fullmatch(octets)
-    if plain is None:
-        return None
-    digits, reason, section, length, connection, closes, date, kept = plain.groups()
-    status = _STATUSES[digits]
-    if length is None or status in _BODILESS:
-        return None
-    lines = section
-    # Those two lines go no further.
-    if connection is not None:
-        lines = lines.replace(b"\r\n" + connection, b"", 1)
-    if kept is not None:
-        lines = lines.replace(b"\r\n" + kept, b"", 1)
-    head = ResponseHead()
-    head.minor = 1
-    head.status = status
-    head.reason = reason
-    head.section = section
-    head._fields = None
-    head.lines = lines[2:]
-    head.bodiless = request_method == b"HEAD"
-    head.connection = () if connection is None else KEEP_ALIVE if closes is None else CLOSE
-    head.length = int(length)
-    head.chunked = False
-    head.dated = date is not None
-    head.keep_alive = closes is None
-    return head

@@ -141,16 +141,6 @@ def _remove_dot_segments(path: bytes) -> bytes:
     return b"/" + b"/".join(kept)
 
 
-def join(prefix: bytes, path: bytes) -> bytes:
-    """
-    The path below the path of a rule's target, one slash between the two.
-
-    @param prefix: empty, or a path that starts with a slash.
-    @param path: starts with a slash; one that starts with two keeps both.
-    """
-    return prefix[:-1] + path if prefix.endswith(b"/") else prefix + path
-
-
 def check_rewritten(path: bytes) -> None:
     """
     Examine a path that a rewrite has made, joined to its prefix.

@@ -13,7 +13,7 @@ from proxyd.errors import UpgradeForbidden
 from proxyd.http.fields import HOP_BY_HOP, Fields, canonical, serialize, tokens, trailers_to_forward, values
 from proxyd.http.forwarded import FORWARDING, via
 from proxyd.http.request import RequestHead
-from proxyd.http.target import Target, check_rewritten, join
+from proxyd.http.target import Target, check_rewritten
 from proxyd.http.upgrade import HANDSHAKE
 from proxyd.rules.model import Match, Rule, TargetURL, header_fields
 
@@ -35,7 +35,8 @@ class Outgoing:
     """
 
     __slots__ = (
-        "_changed", "_dropped", "_host", "_origin", "_own", "_set", "_upgrade_origin", "_withheld", "rule", "url"
+        "_changed", "_dropped", "_host", "_origin", "_own", "_prefix", "_set", "_upgrade_origin", "_withheld", "rule",
+        "url",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,8 @@ class Outgoing:
         self.rule = rule
         self._withheld = withheld
         self.url: TargetURL = rule.target.resolve(environment)
+        # One slash between it and the path of a request, which starts with one; one that starts with two keeps both.
+        self._prefix = self.url.path.removesuffix(b"/")
         own = header_fields(rule, environment)
         names = {name.lower() for name, _ in own}
         self._own = serialize((name, value) for name, value in own if value is not None and name.lower() != b"host")
@@ -80,8 +83,8 @@ class Outgoing:
         @raise proxyd.errors.BadTarget: the rewrite made a path that is not acceptable.
         """
         if self.rule.rewrite is None:
-            return join(self.url.path, target.path) + target.query
-        path = join(self.url.path, (match.rewritten() or "/").encode("ascii"))
+            return self._prefix + target.path + target.query
+        path = self._prefix + (match.rewritten() or "/").encode("ascii")
         check_rewritten(path)
         return path + target.query
 

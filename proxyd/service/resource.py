@@ -56,30 +56,35 @@ class RulesResource(Resource):
         return self
 
     def head_received(self, head: RequestHead, channel: Channel) -> None:
-        if self.children and unquote_to_bytes(head.target.path[1:].partition(b"/")[0]) in self.children:
-            self._attempt(self._mounted, head, channel)
-        else:
-            self._attempt(self._serve, head, channel)
+        try:
+            if self.children and unquote_to_bytes(head.target.path[1:].partition(b"/")[0]) in self.children:
+                self._mounted(head, channel)
+            else:
+                self._serve(head, channel)
+        except Exception as error:
+            self._failed(error, head, channel)
 
     def _mounted(self, head: RequestHead, channel: Channel) -> None:
-        channel.record.client = self._memo(head, channel).client
-        self._admit(channel)
-        serve_resource(self, head, channel, partial(self._attempt, self._serve))
-
-    def _admit(self, channel: Channel) -> None:
+        record = channel.record
+        record.client = self._memo(head, channel).client
         limit = self.snapshot.config.limits.per_client
         if limit:
-            channel.site.admit(channel.record, limit)
+            channel.site.admit(record, limit)
+        serve_resource(self, head, channel, partial(self._attempt, self._serve))
 
     def _attempt(self, serve: Callable[[RequestHead, Channel], None], head: RequestHead, channel: Channel) -> None:
         try:
             serve(head, channel)
-        except ExchangeError as error:
-            self._report(error)
-            channel.send_error(error)
-        except Exception:
+        except Exception as error:
+            self._failed(error, head, channel)
+
+    def _failed(self, error: Exception, head: RequestHead, channel: Channel) -> None:
+        if not isinstance(error, ExchangeError):
             log.failure("serving {path} failed", path=head.target.path)
-            channel.send_error(ExchangeError("an error in proxyd itself, see its log"))
+            error = ExchangeError("an error in proxyd itself, see its log")
+        else:
+            self._report(error)
+        channel.send_error(error)
 
     def _memo(self, head: RequestHead, channel: Channel) -> _Memo:
         memo: _Memo | None = head.memo
@@ -105,9 +110,13 @@ class RulesResource(Resource):
         answer: Callable[[Channel], None] | None = None
         if head.method in LIMITED_BY_HOPS and is_last_hop(head):
             answer = answer_trace if head.method == b"TRACE" else answer_options
-        memo = self._memo(head, channel)
+        memo: _Memo | None = head.memo
+        if memo is None or memo.token is not snapshot.token:
+            memo = self._memo(head, channel)
         record.client = memo.client
-        self._admit(channel)
+        limit = snapshot.config.limits.per_client
+        if limit:
+            channel.site.admit(record, limit)
         if target.form == "asterisk":
             answer_options(channel)
             return

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxyd.errors import BadTarget
 from proxyd.http import target as module
 from proxyd.http.authority import Authority
-from proxyd.http.target import check_rewritten, join, parse_target
+from proxyd.http.target import check_rewritten, parse_target
 
 
 @pytest.mark.parametrize(
@@ -165,24 +165,6 @@ def test_asterisk_form() -> None:
     assert parse_target(b"OPTIONS", b"http://h/").form == "absolute"
     with pytest.raises(BadTarget):
         parse_target(b"GET", b"*")
-
-
-@pytest.mark.parametrize(
-    ("prefix", "path", "joined"),
-    [
-        (b"", b"/x", b"/x"),
-        (b"/", b"/x", b"/x"),
-        (b"/base", b"/x", b"/base/x"),
-        (b"/base/", b"/x", b"/base/x"),
-        (b"/base/", b"/", b"/base/"),
-        (b"", b"//x", b"//x"),
-        (b"/", b"//x", b"//x"),
-        (b"/base", b"//x", b"/base//x"),
-    ],
-)
-def test_join(prefix: bytes, path: bytes, joined: bytes) -> None:
-    """One slash comes between the two; a double one of the client stays."""
-    assert join(prefix, path) == joined
 
 
 @pytest.mark.parametrize("path", [b"/", b"/a/b", b"//evil/x", b"/a;b", b"/%41%2F", b"/...", b"/.a/b..", b"/a..b"])
