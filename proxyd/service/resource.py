@@ -125,7 +125,7 @@ class RulesResource(Resource):
             answer(channel)
             return
         try:
-            match = snapshot.table.match(target.normal_path, head.host.host if head.host else None, now=self._now)
+            match = snapshot.table.match(target.normal_path, memo.host, self._now)
         except NoRuleMatches as error:
             if snapshot.is_rated:
                 self._rates.admit(memo.client, snapshot.config.limits.rate, None)
@@ -199,23 +199,19 @@ class RulesResource(Resource):
         outgoing, upstream = in_use.outgoing, in_use.upstream
         record.origin = upstream.name
         request_target = outgoing.request_target(match, target)
+        switch = None
         if channel.upgrading:
             if not rule.ws:
                 raise NoRuleMatches(f"rule {rule.id} takes no upgrades")
             switch = self._relays.upgrade(head, in_use.relaying)
             fields = outgoing.upgrade_fields(head, memo.forwarding, switch.handshake)
-            if granted is not None and granted.fields:
-                fields = outgoing.with_granted(fields, granted.fields)
-            octets = outgoing_head(head, request_target, fields)
-            exchange = Exchange(channel, upstream, octets, in_use, switch)
-            channel.serve(exchange)
         else:
             fields = memo.fields_by(outgoing, head)
-            if granted is not None and granted.fields:
-                fields = outgoing.with_granted(fields, granted.fields)
-            octets = outgoing_head(head, request_target, fields)
-            exchange = Exchange(channel, upstream, octets, in_use)
-            channel.serve(exchange, in_use.body_limit)
+        if granted is not None and granted.fields:
+            fields = outgoing.with_granted(fields, granted.fields)
+        octets = outgoing_head(head, request_target, fields)
+        exchange = Exchange(channel, upstream, octets, in_use, switch)
+        channel.serve(exchange, in_use.body_limit)
         exchange.start()
 
 
@@ -243,14 +239,16 @@ class _Memo:
     What follows from a connection and from a request's fields, whatever its request line.
 
     @ivar token: of the snapshot in which it follows, and not that itself: connections may be unused for long.
+    @ivar host: the name of the host that is asked.
     @ivar client: the client's address.
     @ivar forwarding: what the origin server is told of it.
     """
 
-    __slots__ = ("_fields", "_outgoing", "client", "forwarding", "token")
+    __slots__ = ("_fields", "_outgoing", "client", "forwarding", "host", "token")
 
     def __init__(self, snapshot: Snapshot, head: RequestHead, channel: Channel) -> None:
         self.token = snapshot.token
+        self.host = head.host.host if head.host else None
         self.client, self.forwarding = forwarding(
             head.fields,
             peer=channel.peer,
