@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from proxyd.errors import LimitExceeded, RequestError
 
+_CR = 0x0D
+
 
 def cut_head(data: bytes, header: int, uri: int) -> tuple[bytes, bytes]:
     """
@@ -17,7 +19,7 @@ def cut_head(data: bytes, header: int, uri: int) -> tuple[bytes, bytes]:
     @raise RequestError: there will never be a head that is served.
     """
     whole = data
-    if data.startswith(b"\r\n"):
+    if data and data[0] == _CR:
         # RFC 9112 section 2.2 asks for one empty line to be ignored; old clients send up to two.
         data = data.removeprefix(b"\r\n").removeprefix(b"\r\n")
         if data.startswith(b"\r\n"):

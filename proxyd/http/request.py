@@ -147,7 +147,7 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
         _read_request_line(head, line)
     else:
         head.method, path, query = plain.groups(b"")
-        head.target = Target(path, path.decode("ascii"), query)
+        head.target = Target(path, path.decode(), query)
         head.minor = 1
     if (
         previous is not None

@@ -31,26 +31,28 @@ _DECISIVE = frozenset((b"connection", b"content-length", b"date", b"transfer-enc
 
 _STATUSES = {b"%d" % status: status for status in range(200, 600)}
 
-# What nearly every server sends: one space before a value, none behind it, and once at most what decides how the
-# answer is read.  Where this matches, llhttp finds the same fields.  No line fits two of the alternatives, or a head
-# that ends wrongly would be tried in more ways than there is time for.
-_VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ])"
-_REST = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+:\ " + _VALUE
+# What nearly every server sends: one space before a value, none behind it, once what decides how the answer is read,
+# and together the two lines that go no further.  Where this matches, llhttp finds the same fields.  No line fits two of
+# the alternatives, and none is tried twice: a head that ends wrongly is found out in one pass.
+_VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ])\r\n"
+_REST = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+:\ VALUE"
+_FIELDS = rb"""(?:
+        [!#$%&'*+.^_`|~0-9ABD-JL-OQRSV-Zabd-jl-oqrsv-z-] REST
+      | [Cc] (?! (?i:ontent-length|onnection|lose): ) REST
+      | [KPTUkptu] (?! (?i:eep-alive|ransfer-encoding|pgrade|e|roxy-[^:]*+): ) REST
+    )*+"""
+_PART = rb"( FIELDS (?: (?i:content-length):\ (0|[1-9][0-9]{0,17})\r\n FIELDS )? )"
 _PLAIN = re.compile(
     rb"""
-    HTTP/1\.1\ ([2-5][0-9][0-9])\ ([\t -~\x80-\xff]*+)                # groups 1 and 2: status, reason
-    ((?:\r\n(?:                                                      # 3: all fields
-        [!#$%&'*+.^_`|~0-9ABE-JL-OQRSV-Zabe-jl-oqrsv-z-] REST
-      | [Cc] (?i:ontent-length):\ (?(4)(?!)) (0|[1-9][0-9]{0,17})     # 4: the length, unless there is one
-      | (?(5)(?!)) ([Cc] (?i:onnection):\ (?i:(close)|keep-alive))    # 5 and 6: the line, and whether it is close
-      | [Cc] (?! (?i:ontent-length|onnection|lose): ) REST
-      | [Dd] (?i:ate)():\ VALUE                                       # 7: whether there is a Date
-      | [Dd] (?! (?i:ate): ) REST
-      | (?(8)(?!)) ([Kk] (?i:eep-alive):\ VALUE)                      # 8: the line
-      | [Kk] (?! (?i:eep-alive): ) REST
-      | [PTUptu] (?! (?i:ransfer-encoding|pgrade|e|roxy-[^:]*+): ) REST
-    ))*\r\n)\r\n
-    """.replace(b"REST", _REST).replace(b"VALUE", _VALUE),
+    HTTP/1\.1\ ([2-5][0-9][0-9])\ ([\t -~\x80-\xff]*+)\r\n        # groups 1 and 2: status, reason
+    PART                                                           # 3 and 4: fields, and the length among them
+    (?:
+        (?: (?i:keep-alive):\ VALUE )?
+        (?i:connection):\ (?i:(close)|keep-alive)\r\n               # 5: whether it is close
+        (?: (?i:keep-alive):\ VALUE )?
+        PART                                                       # 6 and 7: the same as 3 and 4
+    )?
+    \r\n""".replace(b"PART", _PART).replace(b"FIELDS", _FIELDS).replace(b"REST", _REST).replace(b"VALUE", _VALUE),
     re.VERBOSE,
 )
 
@@ -60,7 +62,7 @@ class ResponseHead:
     The head of one response, interim ones included.
 
     @ivar reason: as it came, perhaps empty.
-    @ivar section: the octets of its fields; L{fields} are read from them when somebody asks.
+    @ivar octets: all of it; L{fields} are read from them when somebody asks.
     @ivar lines: the fields that go on to the client, each with the end of its line.
     @ivar bodiless: whether it has no body, whatever its fields say (RFC 9112 section 6.3).
     @ivar dated: whether it has a C{Date} that goes on.
@@ -80,15 +82,15 @@ class ResponseHead:
         "length",
         "lines",
         "minor",
+        "octets",
         "reason",
-        "section",
         "status",
     )
 
     minor: int
     status: int
     reason: bytes
-    section: bytes
+    octets: bytes
     bodiless: bool
     connection: tuple[bytes, ...]
     length: int | None
@@ -103,7 +105,7 @@ class ResponseHead:
         """As they came."""
         fields = self._fields
         if fields is None:
-            pairs = (line.partition(b": ") for line in self.section.split(b"\r\n")[1:-1])
+            pairs = (line.partition(b": ") for line in self.octets.split(b"\r\n")[1:-2])
             fields = self._fields = [(name, value) for name, _, value in pairs]
         return fields
 
@@ -120,28 +122,29 @@ def parse_response(octets: bytes, request_method: bytes) -> ResponseHead:
     plain = _PLAIN.fullmatch(octets)
     if plain is None:
         return _parse_fully(octets, request_method)
-    digits, reason, section, length, connection, closes, date, kept = plain.groups()
+    digits, reason, lines, length, closes, more, other_length = plain.groups()
+    if more is not None:
+        lines += more
+        if length is None:
+            length = other_length
+        elif other_length is not None:
+            return _parse_fully(octets, request_method)
     status = _STATUSES[digits]
     if length is None or status in _BODILESS:
         return _parse_fully(octets, request_method)
-    lines = section
-    # Those two lines go no further.
-    if connection is not None:
-        lines = lines.replace(b"\r\n" + connection, b"", 1)
-    if kept is not None:
-        lines = lines.replace(b"\r\n" + kept, b"", 1)
     head = ResponseHead()
     head.minor = 1
     head.status = status
     head.reason = reason
-    head.section = section
+    head.octets = octets
     head._fields = None
-    head.lines = lines[2:]
+    head.lines = lines
     head.bodiless = request_method == b"HEAD"
-    head.connection = () if connection is None else KEEP_ALIVE if closes is None else CLOSE
+    head.connection = () if more is None else KEEP_ALIVE if closes is None else CLOSE
     head.length = int(length)
     head.chunked = False
-    head.dated = date is not None
+    # By find(): "in" tries to take what it looks for as a number first.
+    head.dated = octets.find(b"\r\nDate: ") > 0 or octets.lower().find(b"\r\ndate: ") > 0
     head.keep_alive = closes is None
     return head
 
