@@ -168,8 +168,9 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
     except Unreadable as error:
         raise RequestError(str(error)) from error
     # Only now are the few requests looked after that hold what seldom occurs.
-    if b"_" in octets:
-        head.fields = [(name, value) for name, value in head.fields if b"_" not in name or not _is_look_alike(name)]
+    # By find(): "in" tries to take what it looks for as a number first.
+    if section.find(b"_") >= 0:
+        head.fields = [field for field in head.fields if field[0].find(b"_") < 0 or not _is_look_alike(field[0])]
     if head.target.authority is not None:
         _replace_host(head, head.target.authority)
     return head

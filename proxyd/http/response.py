@@ -63,7 +63,7 @@ class ResponseHead:
 
     @ivar reason: as it came, perhaps empty.
     @ivar octets: all of it; L{fields} are read from them when somebody asks.
-    @ivar lines: the fields that go on to the client, each with the end of its line.
+    @ivar lines: the fields that go on to the client, each with the end of its line; none of an interim answer.
     @ivar bodiless: whether it has no body, whatever its fields say (RFC 9112 section 6.3).
     @ivar dated: whether it has a C{Date} that goes on.
     @ivar keep_alive: whether the connection can be used again, which it
@@ -202,7 +202,7 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
         head._fields = [field for field in head.fields if field[0].lower() != b"content-length"]
         length = None
     head.bodiless = is_bodiless(status, request_method)
-    head.lines = serialize(end_to_end(head.fields, connection))
+    head.lines = serialize(end_to_end(head.fields, connection)) if status >= 200 else b""
     head.connection = connection
     head.length = length
     head.chunked = chunked

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from proxyd.timer import Timer
 from proxyd.websocket.closing import GOING_AWAY
-from proxyd.websocket.ends import MARK, End, State
+from proxyd.websocket.ends import LOST, MARK, OPEN, RECEIVED, End
 from proxyd.websocket.frames import Follower, grammar
 
 CLOSE_S = 5.0
@@ -149,7 +149,7 @@ class Relay:
 
     def close(self, code: int) -> None:
         """Send a Close to both sides, as soon as the frames on their way have passed."""
-        if self.client.state is State.OPEN and self.origin.state is State.OPEN:
+        if self.client.state is OPEN and self.origin.state is OPEN:
             self.client.close(code)
             self.origin.close(code)
 
@@ -175,7 +175,7 @@ class Relay:
     def lost(self) -> None:
         """A side is lost."""
         client, origin, record = self.client, self.origin, self.record
-        if client.state is not State.LOST or origin.state is not State.LOST:
+        if client.state is not LOST or origin.state is not LOST:
             return
         self._timer.cancel()
         self._relays.live.discard(self)
@@ -218,7 +218,7 @@ class Relay:
         if ping and now >= self._ping_at:
             self._ping_at = now + ping
             for end in (self.client, self.origin):
-                if end.state is State.OPEN and not end.ping():
+                if end.state is OPEN and not end.ping():
                     self.note(end, "answered no ping")
                     end.abort()
                     end.other.cut()
@@ -234,7 +234,7 @@ class Relay:
         left = {
             end: max(self._step_at, end.taking, end.other.taking if end.other.is_full else 0) + CLOSE_S - now
             for end in ends
-            if end.state is not State.RECEIVED
+            if end.state is not RECEIVED
         }
         self._timer.start(min((LOOK_S, *(seconds for seconds in left.values() if seconds > 0))))
         for end, seconds in left.items():
