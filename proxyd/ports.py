@@ -72,11 +72,11 @@ class TCPClient(PromptTCP, tcp.Client):
     _is_waiting = False
 
     def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
+        self.have_at_hand()
         if whenDone is None or self._requiresResolution or self.addressFamily != socket.AF_INET:
             super()._finishInit(whenDone, skt, error, reactor)
             return
         tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
-        self.have_at_hand()
         self.realAddress = self.addr
         result = skt.connect_ex(self.realAddress)
         if result == errno.EINPROGRESS:

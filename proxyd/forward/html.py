@@ -24,7 +24,7 @@ _URLS = frozenset((b"src", b"href", b"action", b"formaction", b"poster", b"data"
 """Attributes that hold one URL."""
 
 _TAG_NAME = re.compile(rb"<([A-Za-z][^\s/>]*)")
-_TAG_END = re.compile(rb"""(?:[^"'>]|"[^"]*"|'[^']*')*+>""")
+_TAG_END = re.compile(rb"""(?:[^"'>]++|"[^"]*+"|'[^']*+')*>""")
 # Possessive throughout: whatever a page holds, it is read in one go.
 _ATTRIBUTE = re.compile(rb"""([^\s"'<>/=]++)(\s*+=\s*+)("[^"]*+"|'[^']*+'|[^\s"'>][^\s>]*+)|[^\s"'<>/=]++""")
 # White space and commas; then a URL that ends with a comma, or one with what describes it.

@@ -32,15 +32,15 @@ _DECISIVE = frozenset((b"connection", b"content-length", b"date", b"transfer-enc
 _STATUSES = {b"%d" % status: status for status in range(200, 600)}
 
 # What nearly every server sends: one space before a value, none behind it, once what decides how the answer is read,
-# and together the two lines that go no further.  Where this matches, llhttp finds the same fields.  No line fits two of
-# the alternatives, and none is tried twice: a head that ends wrongly is found out in one pass.
+# and together the two lines that go no further.  Where this matches, llhttp finds the same fields.  Each line fits one
+# of the alternatives at most, so that a head that ends wrongly is tried in one way only.
 _VALUE = rb"[!-~\x80-\xff][\t -~\x80-\xff]*+(?<![\t ])\r\n"
 _REST = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*+:\ VALUE"
 _FIELDS = rb"""(?:
         [!#$%&'*+.^_`|~0-9ABD-JL-OQRSV-Zabd-jl-oqrsv-z-] REST
       | [Cc] (?! (?i:ontent-length|onnection|lose): ) REST
       | [KPTUkptu] (?! (?i:eep-alive|ransfer-encoding|pgrade|e|roxy-[^:]*+): ) REST
-    )*+"""
+    )*"""
 _PART = rb"( FIELDS (?: (?i:content-length):\ (0|[1-9][0-9]{0,17})\r\n FIELDS )? )"
 _PLAIN = re.compile(
     rb"""

@@ -19,7 +19,7 @@ from proxyd.http.authority import Authority
 
 _QUERY = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _PATH = _QUERY.replace(b"?", b"").replace(b"\\", b"")
-ORDINARY = rb"((?:/(?!\.)[!\"$&-.0-9:->@-\[\]-~]*+)++)(\?[!\"$-~]*+)?"
+ORDINARY = rb"((?:/(?!\.)[!\"$&-.0-9:->@-\[\]-~]*+)+)(\?[!\"$-~]*+)?"
 """
 Path and query of a target that is what it seems to be: no segment starts with
 a dot, and nothing is encoded.
