@@ -31,7 +31,7 @@ from proxyd.control.connections import Live
 from proxyd.forward.record import Record
 from proxyd.http.request import parse_request
 from proxyd.rules.codec import RuleDocument
-from proxyd.service.access_log import combined_line
+from proxyd.service.access_log import COMBINED
 from proxyd.service.schema import ConfigDocument
 from tests.support.admin import TOKENS
 from tests.support.certificates import Authority
@@ -337,7 +337,8 @@ def test_log_line() -> None:
     record = Record(head, "192.0.2.7", 0)
     record.status, record.sent, record.duration = 200, 5124, 0.012
     record.rule_id, record.origin, record.origin_s, record.failed = "api", "127.0.0.1:9000", 0.011, "…"
-    shown = combined_line(record, 1795300800, True).replace("\\xe2\\x80\\xa6", "…").replace("\\u2026", "…")
+    line = COMBINED.line(record, COMBINED.moment(1795300800), True)
+    shown = line.replace("\\xe2\\x80\\xa6", "…").replace("\\u2026", "…")
     assert LOG_LINE.text.replace("\n", " ").strip() == shown.strip()
 
 

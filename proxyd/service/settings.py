@@ -36,14 +36,14 @@ class Listener:
 class Timeouts:
     """Seconds; 0 is never."""
 
-    header: float = 10.0
-    body: float = 60.0
-    connect: float = 10.0
-    response: float = 60.0
-    keep_alive: float = 75.0
-    websocket_idle: float = 0.0
-    websocket_ping: float = 0.0
-    drain: float = 30.0
+    header: float = 10
+    body: float = 60
+    connect: float = 10
+    response: float = 60
+    keep_alive: float = 75
+    websocket_idle: float = 0
+    websocket_ping: float = 0
+    drain: float = 30
 
 
 @dataclass(frozen=True, slots=True)
