@@ -21,13 +21,14 @@ class Timer:
     where it is, and looks again when its time has come.
     """
 
-    __slots__ = ("_call", "_clock", "_deadline", "_due", "_expired")
+    __slots__ = ("_call", "_clock", "_deadline", "_due", "_expired", "_now")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         """
         @param expired: called when the deadline has passed; the timer is then stopped.
         """
         self._clock = clock
+        self._now = clock.seconds
         self._expired = expired
         self._deadline: float | None = None
         self._call: IDelayedCall | None = None
@@ -38,7 +39,8 @@ class Timer:
         if not seconds:
             self._deadline = None
             return
-        self._deadline = deadline = self._clock.seconds() + seconds
+        now = self._now
+        self._deadline = deadline = now() + seconds
         if self._due > deadline:
             if self._call is not None:
                 # A new call instead of reset(): moving one to sooner searches the reactor's whole heap.
@@ -67,7 +69,7 @@ class Timer:
         self._due = math.inf
         if self._deadline is None:
             return
-        remaining = self._deadline - self._clock.seconds()
+        remaining = self._deadline - self._now()
         if remaining > 0:
             self._wait(remaining, self._deadline)
         else:

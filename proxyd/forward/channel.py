@@ -296,7 +296,8 @@ class Channel(protocol.Protocol):
         self._keep = head.keep_alive and not site.draining
         self._reader = request_body(head)
         self.head = self._previous = head
-        self.record = Record(head, self.peer, site.clock.seconds())
+        now = site.now
+        self.record = Record(head, self.peer, now())
         self._recording = True
         site.respond(head, self)
 
@@ -583,7 +584,8 @@ class Channel(protocol.Protocol):
     def _finish_record(self) -> None:
         self._recording = False
         record = self.record
-        record.duration = self.site.clock.seconds() - record.started
+        now = self.site.now
+        record.duration = now() - record.started
         self.site.exchange_ended(record)
 
     # The end

@@ -216,7 +216,8 @@ class Exchange:
     def response_received(self, response: ResponseHead, payload: bytes, ended: bool, trailers: Fields) -> None:
         channel = self._channel
         record = channel.record
-        record.origin_s = channel.site.clock.seconds() - record.started
+        now = channel.site.now
+        record.origin_s = now() - record.started
         lines = response.lines
         if response.status == 426 and b"websocket" in tokens(values(response.fields, b"upgrade")):
             # As our own: it must say to what (RFC 9110 section 15.5.22), and this is served here.

@@ -29,7 +29,6 @@ class Record:
     @ivar origin: the authority that was asked.
     @ivar origin_s: seconds until the origin's head was there.
     @ivar counted: it counts towards the limit of its client's address.
-    @ivar number: no other exchange of this process has the same.
     @ivar relayed: of a WebSocket that has ended: frames and octets from the client, frames and octets from the origin.
     @ivar failed_party: C{client}, C{proxyd}, C{origin}, C{proxy} or L{OPERATOR}.
     @ivar failed_stage: what was being done: C{request}, C{connection}, C{websocket}, or an L{UpstreamError}'s.
@@ -37,6 +36,7 @@ class Record:
     """
 
     __slots__ = (
+        "_number",
         "client",
         "counted",
         "duration",
@@ -44,7 +44,6 @@ class Record:
         "failed_party",
         "failed_stage",
         "head",
-        "number",
         "origin",
         "origin_s",
         "received",
@@ -69,9 +68,16 @@ class Record:
         self.origin = ""
         self.origin_s: float | None = None
         self.counted = False
-        self.number = next(_numbers)
+        self._number = 0
         self.relayed = (0, 0, 0, 0)
         self.failed = self.failed_party = self.failed_stage = ""
+
+    @property
+    def number(self) -> int:
+        """No other exchange of this process that was asked for its number has the same."""
+        if not self._number:
+            self._number = next(_numbers)
+        return self._number
 
     def fail(self, error: ExchangeError) -> None:
         """Note an error that proxyd answers, or would answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -99,6 +100,7 @@ class Site(Protocol):
     """What a channel has in common with others: see L{proxyd.forward.site}."""
 
     clock: IReactorTime
+    now: Callable[[], float]
     draining: bool
     channels: set[Any]
     web_site: Any

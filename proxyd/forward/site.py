@@ -33,6 +33,7 @@ class ProxySite(Factory):
 
     @ivar root: the root of the Resource tree.
     @ivar respond: gives a request to it.
+    @ivar now: the clock's time, seconds; found at once, where a method of the clock would be looked up.
     @ivar settings: in force for the next request of every connection.
     @ivar draining: no request is to follow the present ones.
     @ivar channels: all connections that speak HTTP.
@@ -63,6 +64,7 @@ class ProxySite(Factory):
         self.root = root
         self.settings = settings
         self.clock = clock
+        self.now = clock.seconds
         self.draining = False
         self.channels: set[Channel] = set()
         self.serving: Counter[str] = Counter()
