@@ -39,6 +39,7 @@ class Timer:
         if not seconds:
             self._deadline = None
             return
+        # What is in a variable is called at once; as a method it would be looked up.
         now = self._now
         self._deadline = deadline = now() + seconds
         if self._due > deadline:

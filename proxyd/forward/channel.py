@@ -48,6 +48,7 @@ CLOSE_S = 10.0
 
 
 _STARTS = tuple(b"HTTP/1.1 %d " % status for status in range(1000))
+"""What an answer begins with, by its status."""
 
 
 class State(Enum):
@@ -315,7 +316,7 @@ class Channel(protocol.Protocol):
         self._keep = self._head_sent = self._chunked = False
         self._refusing = True
         self._minor = 1
-        self.record = Record(None, self.peer, self.site.clock.seconds())
+        self.record = Record(None, self.peer, self.site.now())
         self._recording = True
         self.record.fail(error)
         self._respond_error(error, None)

@@ -292,7 +292,7 @@ class Exchange:
             channel.send_error(error)
             return
         record = channel.record
-        record.origin_s = channel.site.clock.seconds() - record.started
+        record.origin_s = channel.site.now() - record.started
         channel.switch_protocols(response.reason, fields)
         switch.begin(channel, origin, early)
 

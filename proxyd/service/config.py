@@ -114,7 +114,7 @@ class _Loading:
             access = self._located(access)
         return Config(
             listen=listen,
-            timeouts=Timeouts(**{name: float(seconds) for name, seconds in document.timeouts}),
+            timeouts=Timeouts(**dict(document.timeouts)),
             limits=self._limits(document),
             trusted_proxies=tuple(document.trusted_proxies),
             forwarded=document.forwarded,

@@ -65,11 +65,7 @@ class RulesResource(Resource):
             self._failed(error, head, channel)
 
     def _mounted(self, head: RequestHead, channel: Channel) -> None:
-        record = channel.record
-        record.client = self._memo(head, channel).client
-        limit = self.snapshot.config.limits.per_client
-        if limit:
-            channel.site.admit(record, limit)
+        self._identify(head, channel)
         serve_resource(self, head, channel, partial(self._attempt, self._serve))
 
     def _attempt(self, serve: Callable[[RequestHead, Channel], None], head: RequestHead, channel: Channel) -> None:
@@ -86,10 +82,20 @@ class RulesResource(Resource):
             self._report(error)
         channel.send_error(error)
 
-    def _memo(self, head: RequestHead, channel: Channel) -> _Memo:
+    def _identify(self, head: RequestHead, channel: Channel) -> _Memo:
+        """
+        Find out which client asks, and count the request towards it.
+
+        @raise proxyd.errors.LimitExceeded: it has too many already.
+        """
+        snapshot, record = self.snapshot, channel.record
         memo: _Memo | None = head.memo
-        if memo is None or memo.token is not self.snapshot.token:
-            memo = head.memo = _Memo(self.snapshot, head, channel)
+        if memo is None or memo.token is not snapshot.token:
+            memo = head.memo = _Memo(snapshot, head, channel)
+        record.client = memo.client
+        limit = snapshot.config.limits.per_client
+        if limit:
+            channel.site.admit(record, limit)
         return memo
 
     def _report(self, error: ExchangeError) -> None:
@@ -110,13 +116,7 @@ class RulesResource(Resource):
         answer: Callable[[Channel], None] | None = None
         if head.method in LIMITED_BY_HOPS and is_last_hop(head):
             answer = answer_trace if head.method == b"TRACE" else answer_options
-        memo: _Memo | None = head.memo
-        if memo is None or memo.token is not snapshot.token:
-            memo = self._memo(head, channel)
-        record.client = memo.client
-        limit = snapshot.config.limits.per_client
-        if limit:
-            channel.site.admit(record, limit)
+        memo = self._identify(head, channel)
         if target.form == "asterisk":
             answer_options(channel)
             return

@@ -145,6 +145,13 @@ def test_lines_stay_whole() -> None:
             os.close(descriptor)
 
 
+def test_many_lines_into_a_file(tmp_path: Path) -> None:
+    """A turn's lines go into a file together, however many they are."""
+    file = tmp_path / "access.log"
+    AccessLog(str(file), COMBINED, True).write([record()] * 2000)
+    assert file.read_text().count("\n") == 2000
+
+
 def test_no_log() -> None:
     """Null is no log."""
     assert open_access_log(Log(access=None)) is None
