@@ -68,9 +68,9 @@ class Connections:
     def listed(self) -> Deferred[list[Live]]:
         """All of them, the oldest one first."""
         now = self._clock.seconds()
-        found = [self._relay(one, now) for one in self._relays.live]
-        found += [self._channel(one, now) for one in self._channels()]
-        return succeed(sorted(found, key=lambda one: one["id"]))
+        # Before they are numbered, which they are when they are first listed.
+        found = sorted(self._all(), key=lambda one: one.record.started)
+        return succeed([self._relay(one, now) if isinstance(one, Relay) else self._channel(one, now) for one in found])
 
     def close(self, number: int, code: int) -> Deferred[bool]:
         """

@@ -102,6 +102,16 @@ def test_list_of_websockets(site: Site) -> None:
     one.close()
 
 
+def test_oldest_first(site: Site) -> None:
+    """The list is in the order in which they began, and so are their numbers, whoever is listed first."""
+    opened = [site.websocket() for _ in range(10)]
+    live = site.live()
+    assert [one["age"] for one in live] == sorted((one["age"] for one in live), reverse=True)
+    assert [one["id"] for one in live] == list(range(live[0]["id"], live[0]["id"] + 10))
+    for one in opened:
+        one.close()
+
+
 def test_list_of_requests(site: Site) -> None:
     """A request is listed while it is served, and no longer."""
     with site.proxy.connect() as client:
