@@ -12,11 +12,14 @@ import socket
 from typing import Any, cast
 
 from twisted.internet import tcp, unix
-from twisted.internet.error import getConnectError
+from twisted.internet.error import ConnectError, getConnectError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxyd.sockets import Prompt, PromptTCP, do_nothing, with_own_code
+
+log = Logger()
 
 
 @with_own_code
@@ -28,26 +31,28 @@ class TCPServer(PromptTCP, tcp.Server):
     """
 
     server: Any
+    peer: Any = None
 
     def __init__(
         self, sock: socket.socket, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
     ) -> None:
-        tcp.Connection.__init__(self, sock, protocol, reactor)
+        self.set_up(sock, protocol, reactor)
         self.server = server
         self.client = client
         self.sessionno = sessionno
-        self.hostname = client[0]
         self._addressType = server._addressType
-        self.startReading()
+        reactor.watch(self)
         self.connected = 1
-        self.have_at_hand()
 
     def logPrefix(self) -> str:
-        return f"{self._getLogPrefix(self.protocol)},{self.sessionno},{self.hostname}"
+        return f"{self._getLogPrefix(self.protocol)},{self.sessionno},{self.client[0]}"
 
     def __repr__(self) -> str:
         protocol = getattr(self, "protocol", None)
-        return f"<{type(protocol).__name__} #{self.sessionno} from {self.hostname} on {self.server._realPortNumber}>"
+        return f"<{type(protocol).__name__} #{self.sessionno} from {self.client[0]} on {self.server._realPortNumber}>"
+
+    def getPeer(self) -> Any:
+        return self.peer or super().getPeer()
 
     def getHost(self) -> Any:
         return self.server.bound or super().getHost()
@@ -72,11 +77,13 @@ class TCPClient(PromptTCP, tcp.Client):
     _is_waiting = False
 
     def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
-        self.have_at_hand()
-        if whenDone is None or self._requiresResolution or self.addressFamily != socket.AF_INET:
+        if whenDone is None:
             super()._finishInit(whenDone, skt, error, reactor)
             return
-        tcp.Connection.__init__(self, skt, None, reactor)  # type: ignore[arg-type]
+        self.set_up(skt, None, reactor)
+        if self._requiresResolution or self.addressFamily != socket.AF_INET:
+            reactor.callLater(0, whenDone)
+            return
         self.realAddress = self.addr
         result = skt.connect_ex(self.realAddress)
         if result == errno.EINPROGRESS:
@@ -86,8 +93,7 @@ class TCPClient(PromptTCP, tcp.Client):
             reactor.callLater(0, self._begun, result)
 
     def createInternetSocket(self) -> Any:
-        # As Twisted's, but that it is made to block no more twice.
-        return socket.socket(self.addressFamily, self.socketType)
+        return socket.SocketType(self.addressFamily, self.socketType)
 
     def doConnect(self) -> None:
         """Begin, where the address had to be found first."""
@@ -107,7 +113,8 @@ class TCPClient(PromptTCP, tcp.Client):
     def _wait(self) -> None:
         self._is_waiting = True
         self.doRead = self.doWrite = self._ended  # type: ignore[method-assign]
-        self.reactor.addConnecting(self)
+        # For both, in one system call: an attempt that fails is told apart only so.
+        self.reactor.watch(self, writing=True)
 
     def _ended(self) -> None:
         """The attempt has come to its end, one way or the other."""
@@ -131,20 +138,28 @@ class TCPClient(PromptTCP, tcp.Client):
             self._ended()
             if not self.connected:
                 return
-        super().connectionLost(reason)
+        if self.connected:
+            super().connectionLost(reason)
+            self.connector.connectionLost(reason)
+        else:
+            self.failIfNotConnected(ConnectError(string=reason))
 
 
 class _Listening(socket.socket):
-    """A listening socket that does not look the names of its family and type up for each connection."""
+    """
+    A listening socket whose connections are the bare sockets that lie below C{socket.socket}.
+
+    That one is written in Python, for what they are not asked for.
+    """
 
     def __init__(self, listening: socket.socket) -> None:
         """Take over another one's descriptor."""
         self._kind = int(listening.family), int(listening.type), listening.proto
         super().__init__(*self._kind, listening.detach())
 
-    def accept(self) -> tuple[socket.socket, Any]:
+    def accept(self) -> tuple[Any, Any]:
         descriptor, address = self._accept()  # type: ignore[attr-defined]
-        return socket.socket(*self._kind, descriptor), address
+        return socket.SocketType(*self._kind, descriptor), address
 
 
 class TCPPort(tcp.Port):
@@ -158,6 +173,7 @@ class TCPPort(tcp.Port):
     bound: Any = None
     socket: Any
     fileno: Any
+    factory: Any
 
     def startListening(self) -> None:
         super().startListening()
@@ -168,6 +184,42 @@ class TCPPort(tcp.Port):
         address = self.getHost()
         if address.host not in ("0.0.0.0", "::"):
             self.bound = address
+
+    def doRead(self) -> None:
+        """Accept whoever waits, as Twisted's, without preparing each time for what hardly ever happens."""
+        accept, most = self.socket.accept, self.numberAccepts
+        for accepted in range(most):
+            try:
+                connection, client = accept()
+            except BlockingIOError:
+                self.numberAccepts = max(accepted, 1)
+                return
+            except OSError:
+                # It knows what is to be done when this happens to it, too.
+                super().doRead()
+                return
+            try:
+                self._accepted(connection, client)
+            except Exception:
+                log.failure("{port} failed to begin a connection", port=self)
+        # There may be more the next time.
+        self.numberAccepts = most + 20
+
+    def _accepted(self, connection: Any, client: Any) -> None:
+        if len(client) == 4:
+            # With the scope of an address of IPv6.
+            name, _ = socket.getnameinfo(client, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+            client = (name, *client[1:])
+        address = self._addressType("TCP", *client)
+        protocol = self.factory.buildProtocol(address)
+        if protocol is None:
+            connection.close()
+            return
+        number = self.sessionno
+        self.sessionno = number + 1
+        transport = TCPServer(connection, protocol, client, self, number, self.reactor)
+        transport.peer = address
+        protocol.makeConnection(transport)
 
 
 class TCPConnector(tcp.Connector):

@@ -30,8 +30,8 @@ from twisted.internet.main import installReactor
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
-from proxyd.ports import TCPClient, TCPConnector, TCPPort, UNIXConnector, UNIXPort, adopt_unix_port
-from proxyd.sockets import Prompt
+from proxyd.ports import TCPConnector, TCPPort, UNIXConnector, UNIXPort, adopt_unix_port
+from proxyd.sockets import Prompt, PromptTCP
 from proxyd.splicing import Pipe
 
 log = Logger()
@@ -98,14 +98,15 @@ class PromptReactor(EPollReactor):
         listening.startListening()
         return cast(IListeningPort, listening)
 
-    def addConnecting(self, client: TCPClient) -> None:
-        """Both a reader and a writer, in one system call: an attempt that fails is told apart only so."""
-        fd = client.fileno()
+    def watch(self, connection: PromptTCP, writing: bool = False) -> None:
+        """Wait for a connection that has only just begun to be readable, and to be writable, too."""
+        fd = connection.fileno()
         self._fresh.add(fd)
-        self._poller.register(fd, EPOLLIN | EPOLLOUT)
+        self._poller.register(fd, EPOLLIN | EPOLLOUT if writing else EPOLLIN)
         self._reads.add(fd)
-        self._writes.add(fd)
-        self._selectables[fd] = client
+        if writing:
+            self._writes.add(fd)
+        self._selectables[fd] = connection
 
     def _add(self, xer: Any, *others: Any) -> None:
         self._fresh.add(xer.fileno())

@@ -22,6 +22,7 @@ from types import FunctionType
 from typing import Any, Final, TypeVar
 
 from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -56,6 +57,7 @@ class Prompt:
     producer: Any
     _shouldShutdown = False
     fileno: Callable[[], int]
+    _closeSocket: Callable[[bool], None]
     bufferSize: int
     connected: int
     disconnecting: int
@@ -245,18 +247,26 @@ def with_own_code(kind: _Kind) -> _Kind:
 class PromptTCP(Prompt):
     """The same, which receives more at once for as long as there is more."""
 
-    def have_at_hand(self) -> None:
+    def set_up(self, sock: Any, protocol: Any, reactor: Any) -> None:
         """
-        Keep what each reading and writing asks for in the object.
+        What the constructor of Twisted's connections does.
 
-        In the class, where Twisted has it, it takes four times as long to be found.
+        What each reading and writing asks for is kept in the object: in the
+        class, where Twisted has it, it takes four times as long to be found.
         """
+        self.reactor = reactor
+        self.socket = sock
+        self.fileno = sock.fileno
+        self.protocol = protocol
         self.TLS = self._aborting = self._writeDisconnected = self._ends = False
         self.dataBuffer = b""
+        self._tempDataBuffer: list[bytes] = []
+        self._tempDataLen = 0
         self._sendmsgQueue = ()
         self.written = 0
         self._splicing = None
         self._room = SMALL
+        sock.setblocking(False)
 
     def doRead(self) -> Any:
         if self._splicing is not None:
@@ -269,13 +279,40 @@ class PromptTCP(Prompt):
         except OSError:
             return CONNECTION_LOST
         if not data:
-            return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
+            return self._read_end()
         if len(data) == room:
             self._room = LARGE
         elif room == LARGE:
             self._room = SMALL
         self.protocol.dataReceived(data)
         return None
+
+    def _read_end(self) -> Any:
+        """The other end sends no more, and unless the protocol makes a difference, that is the end."""
+        if self._is_reset:
+            return CONNECTION_LOST
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            return CONNECTION_DONE
+        self.connectionLost(_DONE)
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        # As Twisted's, in a third of the time.
+        if self.disconnected:
+            return
+        self._splicing = None
+        self.send()
+        # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
+        self.reactor.forget(self.fileno())
+        self.disconnected = 1
+        self.connected = 0
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self._closeSocket(not self._aborting)
+        protocol = self.protocol
+        del self.protocol, self.socket, self.fileno
+        protocol.connectionLost(reason)
 
 
 def do_nothing() -> None:
