@@ -401,7 +401,7 @@ class Channel(protocol.Protocol):
         if reader.finished:
             self._body_ended(reader)
             responder.body_received(b"", True)
-        elif not self._client_full:
+        elif not self._client_full and not self._reading_paused:
             self._timer.start(self.settings.timeouts.body)
 
     def hold_request(self) -> None:
