@@ -26,12 +26,12 @@ from typing import Any, Final, cast
 
 from twisted.internet.epollreactor import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPollReactor
 from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory, IReactorTime
-from twisted.internet.main import installReactor
+from twisted.internet.main import CONNECTION_DONE, installReactor
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
 from proxyd.ports import TCPConnector, TCPPort, UNIXConnector, UNIXPort, adopt_unix_port
-from proxyd.sockets import Prompt, PromptTCP
+from proxyd.sockets import DONE, Prompt, PromptTCP
 from proxyd.splicing import Pipe
 
 log = Logger()
@@ -118,6 +118,13 @@ class PromptReactor(EPollReactor):
             # in good order, and what came before it the whole.
             event |= EPOLLIN
         super()._doReadOrWrite(selectable, fd, event)
+
+    def _disconnectSelectable(self, selectable: Any, why: Any, isRead: bool, *others: Any) -> None:
+        if isRead and why is CONNECTION_DONE and isinstance(selectable, PromptTCP):
+            # Mostly it is closed then, and need not be taken out of the poll first.
+            selectable.readConnectionLost(DONE)
+        else:
+            super()._disconnectSelectable(selectable, why, isRead, *others)
 
     def forget(self, fd: int) -> None:
         """Wait no more for a descriptor, about to be closed: that is all that the kernel needs to be told."""

@@ -35,7 +35,7 @@ SMALL: Final = 64 * 1024
 LARGE: Final = 256 * 1024
 """Octets that are received at once from whoever has just sent more than L{SMALL}."""
 
-_DONE: Final = Failure(CONNECTION_DONE)
+DONE: Final = Failure(CONNECTION_DONE)
 
 
 @implementer(ISplicing)
@@ -172,7 +172,7 @@ class Prompt:
         del self.doRead
         self._ends = False
         if self._is_free():
-            self.connectionLost(_DONE)
+            self.connectionLost(DONE)
         elif self.connected:
             # The socket did not take all: the queue's end is the connection's.
             self.stopReading()
@@ -279,7 +279,7 @@ class PromptTCP(Prompt):
         except OSError:
             return CONNECTION_LOST
         if not data:
-            return self._read_end()
+            return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
         if len(data) == room:
             self._room = LARGE
         elif room == LARGE:
@@ -287,14 +287,13 @@ class PromptTCP(Prompt):
         self.protocol.dataReceived(data)
         return None
 
-    def _read_end(self) -> Any:
-        """The other end sends no more, and unless the protocol makes a difference, that is the end."""
-        if self._is_reset:
-            return CONNECTION_LOST
+    def readConnectionLost(self, reason: Failure) -> None:
         if IHalfCloseableProtocol.providedBy(self.protocol):
-            return CONNECTION_DONE
-        self.connectionLost(_DONE)
-        return None
+            # It waits for no more octets, but goes on.
+            self.stopReading()
+            super().readConnectionLost(reason)  # type: ignore[misc]
+        else:
+            self.connectionLost(reason)
 
     def connectionLost(self, reason: Failure) -> None:
         # As Twisted's, in a third of the time.

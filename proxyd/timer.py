@@ -4,12 +4,80 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+log = Logger()
+
+GRAIN_S: Final = 1 / 8
+"""Seconds by which a deadline may be missed, so that those of many connections are looked at together."""
 
 
 def _nobody() -> None:
     """Who is called by a timer that was cancelled: it is not started again."""
+
+
+class Timers:
+    """
+    What timers share: one of the reactor's delayed calls for all whose deadlines lie within one L{GRAIN_S}.
+
+    A delayed call of its own would cost a connection more than all the rest of its timer.
+
+    @ivar now: the clock's time, seconds; found at once, where a method of the clock would be looked up.
+    """
+
+    __slots__ = ("_clock", "_ticks", "now")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.now = clock.seconds
+        self._clock = clock
+        self._ticks: dict[int, _Tick] = {}
+
+    def tick_after(self, deadline: float) -> _Tick:
+        """The first one that is not before a deadline."""
+        number = math.ceil(deadline / GRAIN_S)
+        tick = self._ticks.get(number)
+        if tick is None:
+            tick = self._ticks[number] = _Tick(self._clock, self._ticks, number)
+        return tick
+
+
+class _Tick:
+    """
+    A moment when some timers are looked at.
+
+    @ivar since: the moment of the one before.
+    @ivar waiting: those timers, in the order in which they came.
+    """
+
+    __slots__ = ("_call", "_number", "_ticks", "since", "waiting")
+
+    def __init__(self, clock: IReactorTime, ticks: dict[int, _Tick], number: int) -> None:
+        self._ticks = ticks
+        self._number = number
+        self.since = (number - 1) * GRAIN_S
+        self.waiting: dict[Timer, None] = {}
+        self._call = clock.callLater(max(number * GRAIN_S - clock.seconds(), 0.0), self._come)
+
+    def leave(self, timer: Timer) -> None:
+        """One timer waits no more."""
+        del self.waiting[timer]
+        if not self.waiting and self._call.active():
+            self._call.cancel()
+            del self._ticks[self._number]
+
+    def _come(self) -> None:
+        del self._ticks[self._number]
+        for timer in list(self.waiting):
+            # Not if whom an earlier one called has cancelled it.
+            if timer in self.waiting:
+                try:
+                    timer.look()
+                except Exception:
+                    # It costs nobody else's deadline.
+                    log.failure("what a deadline led to failed")
 
 
 class Timer:
@@ -17,22 +85,22 @@ class Timer:
     Calls back when a deadline passes.
 
     A connection's deadline moves several times a request, nearly always to
-    later.  Moving it then is one assignment: the reactor's delayed call stays
-    where it is, and looks again when its time has come.
+    later.  Moving it then is one assignment: the timer waits for the same tick
+    as before, and then looks again.
     """
 
-    __slots__ = ("_call", "_clock", "_deadline", "_due", "_expired", "_now")
+    __slots__ = ("_deadline", "_expired", "_now", "_since", "_tick", "_timers")
 
-    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+    def __init__(self, timers: Timers, expired: Callable[[], None]) -> None:
         """
         @param expired: called when the deadline has passed; the timer is then stopped.
         """
-        self._clock = clock
-        self._now = clock.seconds
+        self._timers = timers
+        self._now = timers.now
         self._expired = expired
         self._deadline: float | None = None
-        self._call: IDelayedCall | None = None
-        self._due = math.inf  # when that is
+        self._tick: _Tick | None = None
+        self._since = math.inf  # a deadline until then needs another tick
 
     def start(self, seconds: float) -> None:
         """Set the deadline, or none at all with 0."""
@@ -42,15 +110,21 @@ class Timer:
         # What is in a variable is called at once; as a method it would be looked up.
         now = self._now
         self._deadline = deadline = now() + seconds
-        if self._due > deadline:
-            if self._call is not None:
-                # A new call instead of reset(): moving one to sooner searches the reactor's whole heap.
-                self._call.cancel()
-            self._wait(seconds, deadline)
+        if self._since >= deadline:
+            if self._tick is not None:
+                self._leave()
+            self._wait(deadline)
 
-    def _wait(self, seconds: float, due: float) -> None:
-        self._due = due
-        self._call = self._clock.callLater(seconds, self._look)
+    def _wait(self, deadline: float) -> None:
+        tick = self._tick = self._timers.tick_after(deadline)
+        tick.waiting[self] = None
+        self._since = tick.since
+
+    def _leave(self) -> None:
+        tick, self._tick = self._tick, None
+        self._since = math.inf
+        if tick is not None:
+            tick.leave(self)
 
     def stop(self) -> None:
         """Forget the deadline, for now."""
@@ -60,19 +134,15 @@ class Timer:
         """Forget the deadline for good, and let go of the reactor and of who was to be called."""
         self._deadline = None
         self._expired = _nobody
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-            self._due = math.inf
+        self._leave()
 
-    def _look(self) -> None:
-        self._call = None
-        self._due = math.inf
+    def look(self) -> None:
+        """A tick has come."""
+        self._leave()
         if self._deadline is None:
             return
-        remaining = self._deadline - self._now()
-        if remaining > 0:
-            self._wait(remaining, self._deadline)
+        if self._deadline > self._now():
+            self._wait(self._deadline)
         else:
             self._deadline = None
             self._expired()

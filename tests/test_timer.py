@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
 
-from proxyd.timer import Timer
+from proxyd.timer import GRAIN_S, Timer, Timers
 
 
 class Watched:
@@ -14,7 +15,7 @@ class Watched:
     def __init__(self) -> None:
         self.clock = Clock()
         self.expired: list[float] = []
-        self.timer = Timer(self.clock, lambda: self.expired.append(self.clock.seconds()))
+        self.timer = Timer(Timers(self.clock), lambda: self.expired.append(self.clock.seconds()))
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, a quarter of a second at a time."""
@@ -88,7 +89,66 @@ def test_started_again_by_its_own_expiry() -> None:
         expired.append(clock.seconds())
         timer.start(5)
 
-    timer = Timer(clock, tick)
+    timer = Timer(Timers(clock), tick)
     timer.start(5)
     clock.pump([1] * 16)
     assert expired == [5, 10, 15]
+
+
+class Several:
+    """Timers that share what timers share; each notes its name and when it expired."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.timers = Timers(self.clock)
+        self.expired: list[tuple[str, float]] = []
+
+    def timer(self, name: str, seconds: float) -> Timer:
+        """A timer that was started."""
+        timer = Timer(self.timers, lambda: self.expired.append((name, self.clock.seconds())))
+        timer.start(seconds)
+        return timer
+
+
+def test_one_delayed_call_for_several() -> None:
+    """Deadlines that are close together are met together, never too early, and in the order of their timers."""
+    several = Several()
+    several.timer("a", 3)
+    several.timer("b", 2.95)
+    several.timer("c", 2.9)
+    several.timer("d", 3.01)
+    assert len(several.clock.getDelayedCalls()) == 2
+    several.clock.advance(2.99)
+    assert several.expired == []
+    several.clock.pump([0.01] * 20)
+    assert [name for name, _ in several.expired] == ["a", "b", "c", "d"]
+    assert all(3 <= when <= 3.01 + GRAIN_S + 0.01 for _, when in several.expired)
+    assert several.clock.getDelayedCalls() == []
+
+
+def test_cancelled_by_another() -> None:
+    """Whom one timer calls may cancel others of the same moment."""
+    several = Several()
+    first = Timer(several.timers, lambda: other.cancel())
+    first.start(1)
+    other = several.timer("other", 1)
+    last = several.timer("last", 1)
+    several.clock.advance(1)
+    assert several.expired == [("last", 1)]
+    last.cancel()
+    assert several.clock.getDelayedCalls() == []
+
+
+def test_failure_of_another() -> None:
+    """An error in what one timer leads to costs no other its deadline, and is logged."""
+    several, logged = Several(), list[LogEvent]()
+    bad = Timer(several.timers, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    bad.start(1)
+    several.timer("good", 1)
+    globalLogPublisher.addObserver(logged.append)
+    try:
+        several.clock.advance(1)
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+    assert several.expired == [("good", 1)]
+    assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]

@@ -111,7 +111,7 @@ class Channel(protocol.Protocol):
         self.port = -1
         self.secure = False
         self._state = IDLE
-        self._timer = Timer(site.clock, self._timed_out)
+        self._timer = Timer(site.timers, self._timed_out)
         self._buffer = b""
         self._advancing = False
         # The header time-out runs: from a head's first octet, on a new connection from its beginning.

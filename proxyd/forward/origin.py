@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from OpenSSL import SSL
 from twisted.internet import protocol
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -19,7 +19,7 @@ from proxyd.http.fields import Fields
 from proxyd.http.framing import BadChunk, BodyReader, BodyTruncated, LengthReader, response_body
 from proxyd.http.response import ResponseHead, parse_response
 from proxyd.splicing import can_splice
-from proxyd.timer import Timer
+from proxyd.timer import Timer, Timers
 
 log = Logger()
 
@@ -93,10 +93,10 @@ class OriginConnection(protocol.Protocol):
     transport: Any  # ITransport, IConsumer and IPushProducer, whatever wraps it
     went_stale = False
 
-    def __init__(self, pool: Pool, clock: IReactorTime, counted: bool) -> None:
+    def __init__(self, pool: Pool, timers: Timers, counted: bool) -> None:
         self._pool = pool
         self._counted = counted
-        self._timer = Timer(clock, self._timed_out)
+        self._timer = Timer(timers, self._timed_out)
         self._exchange: Exchange | None = None
         self._method = b""
         self._buffer = b""

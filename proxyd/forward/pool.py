@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from proxyd.errors import OverCapacity
 from proxyd.forward.origin import OriginConnection
+from proxyd.timer import Timers
 from proxyd.transports import give_to
 
 IDLE_S = 60.0
@@ -44,6 +45,7 @@ class Upstream:
         "_idle",
         "_report",
         "_retired",
+        "_timers",
         "_waiting",
         "limit",
         "name",
@@ -69,6 +71,7 @@ class Upstream:
         self.response_head_size = response_head_size
         self._endpoint = endpoint
         self._clock = clock
+        self._timers = Timers(clock)
         self._report = report
         self.limit = limit
         self._idle: list[OriginConnection] = []
@@ -122,7 +125,7 @@ class Upstream:
         return self._attempt(True).addErrback(self._not_connected)
 
     def _attempt(self, counted: bool) -> Deferred[OriginConnection]:
-        connecting: Deferred[Any] = self._endpoint.connect(_Factory(self, self._clock, counted))
+        connecting: Deferred[Any] = self._endpoint.connect(_Factory(self, self._timers, counted))
         return connecting.addBoth(self._reported)
 
     def _reported(self, result: _Result) -> _Result:
@@ -171,8 +174,8 @@ class _Factory(Factory):
 
     noisy = False
 
-    def __init__(self, upstream: Upstream, clock: IReactorTime, counted: bool) -> None:
-        self._arguments = (upstream, clock, counted)
+    def __init__(self, upstream: Upstream, timers: Timers, counted: bool) -> None:
+        self._arguments = (upstream, timers, counted)
 
     def buildProtocol(self, addr: object) -> OriginConnection:
         return OriginConnection(*self._arguments)

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReactorTime
-
 from proxyd.forward.record import Record
 from proxyd.http.request import RequestHead
+from proxyd.timer import Timers
 
 
 class Responder(Protocol):
@@ -99,7 +98,7 @@ class Settings(Protocol):
 class Site(Protocol):
     """What a channel has in common with others: see L{proxyd.forward.site}."""
 
-    clock: IReactorTime
+    timers: Timers
     now: Callable[[], float]
     draining: bool
     channels: set[Any]

@@ -21,6 +21,7 @@ from proxyd.forward.roles import Settings
 from proxyd.http.request import RequestHead
 from proxyd.interfaces import IHeadResource
 from proxyd.reactor import when_turn_ends
+from proxyd.timer import Timers
 
 MIN_SILENT = 16
 """Connections without a request that any address may have: browsers open some in advance."""
@@ -33,7 +34,8 @@ class ProxySite(Factory):
 
     @ivar root: the root of the Resource tree.
     @ivar respond: gives a request to it.
-    @ivar now: the clock's time, seconds; found at once, where a method of the clock would be looked up.
+    @ivar timers: what the timers of connections share.
+    @ivar now: the clock's time, seconds.
     @ivar settings: in force for the next request of every connection.
     @ivar draining: no request is to follow the present ones.
     @ivar channels: all connections that speak HTTP.
@@ -63,7 +65,8 @@ class ProxySite(Factory):
         """
         self.root = root
         self.settings = settings
-        self.clock = clock
+        self._clock = clock
+        self.timers = Timers(clock)
         self.now = clock.seconds
         self.draining = False
         self.channels: set[Channel] = set()
@@ -178,7 +181,7 @@ class ProxySite(Factory):
                 del self.serving[record.client]
         ended = self._ended
         if not ended:
-            when_turn_ends(self.clock, self.report)
+            when_turn_ends(self._clock, self.report)
         ended.append(record)
 
     def report(self) -> None:

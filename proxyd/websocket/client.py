@@ -30,7 +30,7 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from proxyd.errors import ConnectionClosed, ResponseMalformed
-from proxyd.timer import Timer
+from proxyd.timer import Timer, Timers
 from proxyd.websocket.closing import MAX_REASON, PROTOCOL_ERROR, close_payload, problem_of
 from proxyd.websocket.frames import CLOSE, PING, PONG
 from proxyd.websocket.handshake import Octets
@@ -169,7 +169,7 @@ class WebSocketConnection:
         self._state = _State.OPEN
         self._sent = (0, "")
         self._ended = (0, "")
-        self._timer = Timer(clock, self._too_slow)
+        self._timer = Timer(Timers(clock), self._too_slow)
         # Incoming
         self._messages: deque[tuple[str | bytes, int]] = deque()
         self._octets = 0

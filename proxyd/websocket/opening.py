@@ -25,7 +25,7 @@ from proxyd.http.fields import Fields, serialize, values
 from proxyd.http.framing import BadChunk, response_body
 from proxyd.http.response import ResponseHead, parse_response
 from proxyd.http.upgrade import Offer, check_switch
-from proxyd.timer import Timer
+from proxyd.timer import Timer, Timers
 from proxyd.websocket.client import DEFLATE, Codec, ConnectionOptions, WebSocketConnection, read_deflate
 
 MAX_HEAD = 64 * 1024
@@ -108,7 +108,7 @@ class _Socket(protocol.Protocol):
         self._opening = opening
         self._options = options
         self._deadline = deadline
-        self._timer = Timer(clock, self._too_slow)
+        self._timer = Timer(Timers(clock), self._too_slow)
         self._codec: Codec | None = Codec()
         self._connection: WebSocketConnection | None = None
         self._received = b""

@@ -11,9 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReactorTime
-
-from proxyd.timer import Timer
+from proxyd.timer import Timer, Timers
 from proxyd.websocket.closing import GOING_AWAY
 from proxyd.websocket.ends import LOST, MARK, OPEN, RECEIVED, End
 from proxyd.websocket.frames import Follower, grammar
@@ -54,7 +52,7 @@ class Site(Protocol):
 class Registry(Protocol):
     """Who knows all relays: see L{proxyd.websocket.relays}."""
 
-    clock: IReactorTime
+    timers: Timers
     live: set[Any]
 
 
@@ -111,7 +109,7 @@ class Relay:
         @param client: the transport to the client.
         @param origin: the transport to the origin server.
         """
-        now = relays.clock.seconds
+        now = relays.timers.now
         deflated = _DEFLATE in extensions
         extended = any(name != _DEFLATE for name in extensions)
         mark = MARK if options.ping else b""
@@ -129,7 +127,7 @@ class Relay:
         self._is_closing = False
         self._step_at = 0.0
         self._ping_at = now() + options.ping
-        self._timer = Timer(relays.clock, self._timed_out)
+        self._timer = Timer(relays.timers, self._timed_out)
 
     def begin(self, client_early: bytes, origin_early: bytes) -> None:
         """
@@ -141,7 +139,7 @@ class Relay:
         self._relays.live.add(self)
         self.client.take_over(self.origin)
         self.origin.take_over(self.client)
-        self._schedule(self._relays.clock.seconds())
+        self._schedule(self._relays.timers.now())
         if origin_early:
             self.origin.dataReceived(origin_early)
         if client_early:
@@ -169,7 +167,7 @@ class Relay:
 
     def _begin_step(self) -> None:
         self._is_closing = True
-        self._step_at = self._relays.clock.seconds()
+        self._step_at = self._relays.timers.now()
         self._timer.start(LOOK_S)
 
     def lost(self) -> None:
@@ -182,7 +180,7 @@ class Relay:
         record.received = client.follower.octets
         record.sent = origin.follower.octets
         record.relayed = (client.follower.frames, record.received, origin.follower.frames, record.sent)
-        record.duration = self._relays.clock.seconds() - record.started
+        record.duration = self._relays.timers.now() - record.started
         # Nothing of this is left for the garbage collector.
         del self._timer
         del client.other, client._relay, client._write, origin.other, origin._relay, origin._write
@@ -208,7 +206,7 @@ class Relay:
         if self._is_closing:
             self._hurry()
             return
-        now = self._relays.clock.seconds()
+        now = self._relays.timers.now()
         idle, ping = self._options.idle, self._options.ping
         if idle and now >= self._active + idle:
             self.close(GOING_AWAY)
@@ -230,7 +228,7 @@ class Relay:
         ends = self.client, self.origin
         for end in ends:
             end.look()
-        now = self._relays.clock.seconds()
+        now = self._relays.timers.now()
         left = {
             end: max(self._step_at, end.taking, end.other.taking if end.other.is_full else 0) + CLOSE_S - now
             for end in ends

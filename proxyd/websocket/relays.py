@@ -25,6 +25,7 @@ from proxyd.http.upgrade import (
     request_handshake_fields,
     response_handshake_fields,
 )
+from proxyd.timer import Timers
 from proxyd.websocket.closing import GOING_AWAY
 from proxyd.websocket.relay import Relay, RelayOptions, Site
 
@@ -68,7 +69,8 @@ class Relays:
     """
 
     def __init__(self, clock: IReactorTime) -> None:
-        self.clock = clock
+        self._clock = clock
+        self.timers = Timers(clock)
         self.draining = False
         self.live: set[Relay] = set()
 
@@ -91,8 +93,8 @@ class Relays:
         found = list(self.live)
         for index, relay in enumerate(found):
             # One that has been lost has nobody to tell.
-            self.clock.callLater(seconds * index / len(found), self._close_if_live, relay, code)
-        self.clock.callLater(seconds, self.drain, code)
+            self._clock.callLater(seconds * index / len(found), self._close_if_live, relay, code)
+        self._clock.callLater(seconds, self.drain, code)
 
     def _close_if_live(self, relay: Relay, code: int) -> None:
         if relay in self.live:
