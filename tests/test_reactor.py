@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -680,6 +681,58 @@ def test_accepted(reactor: PromptReactor, interface: str, host: str) -> None:
         transport.loseConnection()
         turn_until(reactor, lambda: protocol.lost)
         assert host in repr(transport)
+
+
+def test_not_accepted(reactor: PromptReactor) -> None:
+    """Whom the factory wants no protocol for is sent away; where it fails, that is logged; others are served."""
+    factory = Recorders()
+    build = factory.buildProtocol
+    outcomes: list[Any] = [None, ZeroDivisionError("on purpose")]
+
+    def choosy(addr: object) -> Recorder | None:
+        if not outcomes:
+            return build(addr)
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+        return None
+
+    factory.buildProtocol = choosy  # type: ignore[method-assign, assignment]
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1").getHost().port  # type: ignore[attr-defined]
+    logged: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(logged.append)
+    try:
+        with contextlib.ExitStack() as stack:
+            others = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(3)]
+            turn_until(reactor, lambda: factory.made and factory.made[0].transport)
+            assert others[0].recv(1) == b""
+            others[2].sendall(b"fine")
+            turn_until(reactor, lambda: factory.made[0].received == b"fine")
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+    assert [one["log_failure"].type for one in logged if "log_failure" in one] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPERM])
+def test_gone_before_it_was_accepted(reactor: PromptReactor, number: int) -> None:
+    """Who has gone, or was kept away by a firewall, costs nobody else anything."""
+    listening: Any = reactor.listenTCP(0, Recorders(), interface="127.0.0.1")
+    real, errors = listening.socket, [number]
+
+    class Listening:
+        """Fails once."""
+
+        def accept(self) -> Any:
+            if errors:
+                number = errors.pop()
+                raise OSError(number, os.strerror(number))
+            return real.accept()
+
+    listening.socket = Listening()
+    with socket.create_connection(("127.0.0.1", real.getsockname()[1]), 10):
+        turn_until(reactor, lambda: listening.factory.made and listening.factory.made[0].transport)
+    assert not errors
+    listening.socket = real
 
 
 def test_nothing_left(reactor: PromptReactor, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ FORWARDING = frozenset(
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _MAX_ADDRESS = 64
 """The most characters of an address: 45 of an IPv6 one that ends in an IPv4 one, and a zone's."""
+_MAX_HOST = 255
+"""The most octets of a C{Host} that is remembered: what names of hosts may have."""
 
 _VIAS = tuple(b"1.%d proxyd" % minor for minor in range(10))
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
@@ -136,22 +138,38 @@ def forwarding(
     """
     if ":" in peer:
         peer = str(_to_address(peer) or peer)
-    client = peer
     proto = b"https" if secure else b"http"
-    way: list[bytes] = []
-    elements: list[bytes] = []
+    if not trusted.trusts(peer):
+        # What is too long must not fill the cache.
+        first_hop = _first_hop if len(host) <= _MAX_HOST else _first_hop.__wrapped__
+        return peer, first_hop(peer, proto, host, port, forwarded)
     # Forwarded says what each hop saw, the X-Forwarded fields what the first one did.
     element = _element(peer, host, proto) if forwarded else b""
-    if trusted.trusts(peer):
-        told = _told(head_fields)
-        elements = told[b"forwarded"]
-        way = told[b"x-forwarded-for"]
-        client = _client(way or _nodes(elements) or told[b"x-real-ip"], peer, trusted)
-        if not way and client != peer:
-            way = [client.encode("ascii")]
-        host, proto, port = _as_told(told, host, proto, port)
+    told = _told(head_fields)
+    elements = told[b"forwarded"]
+    way = told[b"x-forwarded-for"]
+    client = _client(way or _nodes(elements) or told[b"x-real-ip"], peer, trusted)
+    if not way and client != peer:
+        way = [client.encode("ascii")]
+    host, proto, port = _as_told(told, host, proto, port)
     if peer:
         way.append(peer.encode("ascii"))
+    if element:
+        elements.append(element)
+    return client, _fields(way, client, host, proto, port, elements)
+
+
+# Who opens a connection for each request, or several at once, has the same address and the same Host.
+@lru_cache(maxsize=1024)
+def _first_hop(peer: str, proto: bytes, host: bytes, port: int, forwarded: bool) -> Fields:
+    """The fields where nobody is believed: they are not to be changed."""
+    way = [peer.encode("ascii")] if peer else []
+    return _fields(way, peer, host, proto, port, [_element(peer, host, proto)] if forwarded else [])
+
+
+def _fields(
+    way: list[bytes], client: str, host: bytes, proto: bytes, port: int, elements: list[bytes]
+) -> Fields:
     fields: Fields = []
     if way:
         fields.append((b"X-Forwarded-For", b", ".join(way)))
@@ -162,11 +180,9 @@ def forwarding(
     fields.append((b"X-Forwarded-Proto", proto))
     if port:
         fields.append((b"X-Forwarded-Port", b"%d" % port))
-    if element:
-        elements.append(element)
     if elements:
         fields.append((b"Forwarded", b", ".join(elements)))
-    return client, fields
+    return fields
 
 
 def _element(peer: str, host: bytes, proto: bytes) -> bytes:

@@ -35,8 +35,8 @@ class Outgoing:
     """
 
     __slots__ = (
-        "_changed", "_dropped", "_host", "_origin", "_own", "_prefix", "_set", "_upgrade_origin", "_withheld", "rule",
-        "url",
+        "_changed", "_dropped", "_host", "_origin", "_own", "_prefix", "_set", "_upgrade_origin", "_vias", "_withheld",
+        "rule", "url",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class Outgoing:
             self._origin = self.url.origin(websocket=False)
             self._upgrade_origin = self.url.origin(websocket=True)
         self._changed = frozenset(names & FORWARDING)
+        self._vias = tuple(b"Via: %b\r\n" % via(minor) for minor in range(10))
 
     def request_target(self, match: Match, target: Target) -> bytes:
         """
@@ -155,16 +156,9 @@ class Outgoing:
         host = self._host
         if host is None:
             host = request.host_value or self.url.host_value
-        lines = [b"Host: %b\r\n" % host]
+        kept = [field for field in given if field[0].lower() not in dropped]
         if origin:
-            for name, value in given:
-                lower = name.lower()
-                if lower not in dropped:
-                    lines.append(b"%b: %b\r\n" % (name, origin if lower == b"origin" else value))
-        else:
-            lines += [b"%b: %b\r\n" % field for field in given if field[0].lower() not in dropped]
+            kept = [(name, origin if name.lower() == b"origin" else value) for name, value in kept]
         if self._changed:
             forwarding = [field for field in forwarding if field[0].lower() not in self._changed]
-        lines += [b"%b: %b\r\n" % field for field in forwarding]
-        lines.append(b"Via: %b\r\n%b" % (via(request.minor), self._own))
-        return lines
+        return [b"Host: ", host, b"\r\n", serialize(kept + forwarding), self._vias[request.minor], self._own]

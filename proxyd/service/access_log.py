@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from proxyd.forward.record import Record
-from proxyd.http.fields import values
+from proxyd.http.fields import gathered
 from proxyd.http.request import RequestHead
 from proxyd.interfaces import IAccessLog
 from proxyd.service.settings import STDOUT, Log
@@ -157,9 +157,8 @@ def combined_line(record: Record, now: str, query: bool) -> str:
 
 def _says(head: RequestHead, query: bool) -> str:
     """The referring page and the client's program, which are the same in all requests of most connections."""
-    referer = _field(head, b"referer") or "-"
-    agent = _field(head, b"user-agent") or "-"
-    return f'"{quoted(referer if query else referer.partition("?")[0])}" "{quoted(agent)}"'
+    referer, agent = _page_and_program(head, query)
+    return f'"{quoted(referer or "-")}" "{quoted(agent or "-")}"'
 
 
 _UNDER_ONE: Final = tuple(f"0.{thousandths:03}" for thousandths in range(1000))
@@ -203,14 +202,14 @@ def json_line(record: Record, now: str, query: bool) -> str:
     }
     head = record.head
     if head is not None:
-        referer = _field(head, b"referer")
+        referer, agent = _page_and_program(head, query)
         entry.update(
             method=_text(head.method),
             target=_target(head, query),
             host=_text(head.host_value) or None,
             version=f"1.{head.minor}",
-            referer=referer if query or referer is None else referer.partition("?")[0],
-            user_agent=_field(head, b"user-agent"),
+            referer=referer,
+            user_agent=agent,
         )
     return json.dumps(entry) + "\n"
 
@@ -224,9 +223,18 @@ def _target(head: RequestHead, query: bool) -> str:
     return target if query else target.partition("?")[0]
 
 
-def _field(head: RequestHead, name: bytes) -> str | None:
-    found = values(head.fields, name)
-    return _text(found[0]) if found else None
+def _page_and_program(head: RequestHead, query: bool) -> tuple[str | None, str | None]:
+    found = gathered(head.fields, (b"referer", b"user-agent"))
+    if not found:
+        return None, None
+    referer = _first(found, b"referer")
+    if referer and not query:
+        referer = referer.partition("?")[0]
+    return referer, _first(found, b"user-agent")
+
+
+def _first(found: dict[bytes, list[bytes]], name: bytes) -> str | None:
+    return _text(found[name][0]) if name in found else None
 
 
 def _text(octets: bytes) -> str:
