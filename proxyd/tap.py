@@ -57,11 +57,13 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    from proxyd.service.assembly import make_service
-    from proxyd.service.memory import settle
+    from proxyd.service.memory import loading, settle
 
     try:
-        service = make_service(reactor, options["config"])
+        with loading():
+            from proxyd.service.assembly import make_service
+
+            service = make_service(reactor, options["config"])
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from error

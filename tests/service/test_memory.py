@@ -1,9 +1,14 @@
-"""L{proxyd.service.memory}: what comes and goes costs no page faults."""
+"""L{proxyd.service.memory}: what comes and goes costs no page faults, and cycles are found."""
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+
+import pytest
+
+from proxyd.service.memory import loading
 
 PROGRAM = """
 import resource, sys
@@ -32,3 +37,11 @@ def test_blocks_that_come_and_go() -> None:
     """glibc gives them back to the kernel and asks for them again, which is more than it costs to receive them."""
     assert faults() > 10_000
     assert faults("settled") < 100
+
+
+def test_loading() -> None:
+    """Nothing is looked for while all is loaded; when that is over, or has failed, cycles are found as ever."""
+    with pytest.raises(ZeroDivisionError), loading():
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled()
