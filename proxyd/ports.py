@@ -14,6 +14,7 @@ from typing import Any, cast
 from twisted.internet import tcp, unix
 from twisted.internet.error import ConnectError, getConnectError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -112,7 +113,7 @@ class TCPClient(PromptTCP, tcp.Client):
 
     def _wait(self) -> None:
         self._is_waiting = True
-        self.doRead = self.doWrite = self._ended  # type: ignore[method-assign]
+        self._instead = self._ended
         # For both, in one system call: an attempt that fails is told apart only so.
         self.reactor.watch(self, writing=True)
 
@@ -121,15 +122,32 @@ class TCPClient(PromptTCP, tcp.Client):
         result = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not result:
             self._is_waiting = False
-            del self.doRead, self.doWrite
+            self._instead = None
             self.stopWriting()
         self._begun(result)
+
+    def doWrite(self) -> Any:
+        return self._ended() if self._is_waiting else super().doWrite()
+
+    def _connectDone(self) -> None:
+        # As Twisted's, which prepares what the log calls this connection.
+        protocol = self.connector.buildProtocol(self.getPeer())
+        self.connected = 1
+        self.protocol = Protocol() if protocol is None else protocol
+        if protocol is None:
+            self.loseConnection()
+        else:
+            self.startReading()
+            protocol.makeConnection(self)
+
+    def logPrefix(self) -> str:
+        return f"{self._getLogPrefix(self.protocol)},client"
 
     def failIfNotConnected(self, err: Any) -> None:
         if self._is_waiting:
             # It may still be called for both, and is its own prisoner no more.
             self._is_waiting = False
-            self.doRead = self.doWrite = do_nothing  # type: ignore[method-assign]
+            self._instead = do_nothing
         super().failIfNotConnected(err)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -151,6 +169,8 @@ class _Listening(socket.socket):
 
     That one is written in Python, for what they are not asked for.
     """
+
+    __slots__ = ("_kind",)
 
     def __init__(self, listening: socket.socket) -> None:
         """Take over another one's descriptor."""
@@ -237,6 +257,11 @@ class TCPConnector(tcp.Connector):
 
 class _PromptUNIX(Prompt):
     """The same, which sends descriptors, too."""
+
+    _sendmsgQueue: Any
+
+    def _is_free(self) -> bool:
+        return super()._is_free() and not self._sendmsgQueue
 
     def sendFileDescriptor(self, fileno: int) -> None:
         # It goes with the octet that is written next.

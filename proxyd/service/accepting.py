@@ -31,6 +31,7 @@ class _Patient:
     def __init__(self, port: Port, clock: IReactorTime, may_accept: Callable[[], bool]) -> None:
         self._port = port
         self._socket = port.socket
+        self._accept = port.socket.accept
         self._clock = clock
         self._may_accept = may_accept
         self._is_exhausted = False
@@ -41,7 +42,7 @@ class _Patient:
     def accept(self) -> Any:
         """As a socket's."""
         try:
-            return self._socket.accept()
+            return self._accept()
         except BlockingIOError:
             self._set_exhausted(None)
             raise
