@@ -297,6 +297,19 @@ class PromptTCP(Prompt):
         self.protocol.dataReceived(data)
         return None
 
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self.producer is None and streaming and self.connected and not self.TLS:
+            self.producer = producer
+            self.streamingProducer = True
+        else:
+            super().registerProducer(producer, streaming)  # type: ignore[misc]
+
+    def unregisterProducer(self) -> None:
+        if self.disconnecting or self.TLS:
+            super().unregisterProducer()  # type: ignore[misc]
+        else:
+            self.producer = None
+
     def readConnectionLost(self, reason: Failure) -> None:
         if IHalfCloseableProtocol.providedBy(self.protocol):
             # It waits for no more octets, but goes on.

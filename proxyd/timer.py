@@ -102,6 +102,11 @@ class Timer:
         self._tick: _Tick | None = None
         self._since = math.inf  # a deadline until then needs another tick
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a deadline."""
+        return self._deadline is not None
+
     def start(self, seconds: float) -> None:
         """Set the deadline, or none at all with 0."""
         if not seconds:

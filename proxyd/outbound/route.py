@@ -34,7 +34,6 @@ from twisted.internet.error import (
     UnknownHostError,
 )
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
@@ -61,6 +60,7 @@ from proxyd.outbound.resolving import ResolvingEndpoint
 from proxyd.outbound.tls import TLSEndpoint, client_tls
 from proxyd.outbound.tunnel import GivenUp, SocksEndpoint, TunnelEndpoint
 from proxyd.rules.proxy import PacSource, ProxySettings, ProxyTLS
+from proxyd.timer import Timer, Timers
 
 FOREVER_S = 10 * 365 * 24 * 3600.0
 """Seconds, for Twisted's endpoints that know no "never"."""
@@ -134,7 +134,7 @@ class OriginEndpoint:
 
         @raise RuleUnusable: the endpoint string, or a file for TLS, is bad.
         """
-        self._reactor = reactor
+        self._timers = Timers(reactor)
         self._name = route.name
         self._timeout = timeout
         self._proxy = route.proxy
@@ -153,13 +153,15 @@ class OriginEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
         if self._timeout:
+            timer = Timer(self._timers, connecting.cancel)
+            timer.start(self._timeout)
             # Not addTimeout, which makes three closures and two callbacks of it.
-            connecting.addBoth(self._done, self._reactor.callLater(self._timeout, connecting.cancel))
+            connecting.addBoth(self._done, timer)
         return connecting
 
-    def _done(self, result: IProtocol | Failure, deadline: IDelayedCall) -> Any:
-        if deadline.active():
-            deadline.cancel()
+    def _done(self, result: IProtocol | Failure, timer: Timer) -> Any:
+        if timer.is_running:
+            timer.cancel()
             return result
         return self._too_slow(result)
 
