@@ -194,7 +194,8 @@ class Prompt:
         return super().doRead() if self._instead is None else self._instead()  # type: ignore[misc]
 
     def doWrite(self) -> Any:
-        return None if self._aborting else super().doWrite()  # type: ignore[misc]
+        # An event may be for both, and what it was to be read for the end.
+        return super().doWrite() if self.connected and not self._aborting else None  # type: ignore[misc]
 
     def _move(self) -> Any:
         assert self._splicing is not None

@@ -37,7 +37,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -103,8 +103,23 @@ class Recorders(Factory):
 
 
 @pytest.fixture
-def reactor() -> Iterator[PromptReactor]:
-    """A reactor of our own, beside that of the process: it is turned by hand."""
+def failures() -> Iterator[list[Any]]:
+    """What was logged as a failure; a test that expects some takes them out."""
+    found: list[Any] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if event["log_level"] is LogLevel.critical:
+            found.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield found
+    globalLogPublisher.removeObserver(observe)
+    assert found == []
+
+
+@pytest.fixture
+def reactor(failures: list[Any]) -> Iterator[PromptReactor]:
+    """A reactor of our own, beside that of the process: it is turned by hand, and nothing fails unseen."""
     one = PromptReactor()
     yield one
     one.disconnectAll()
@@ -482,21 +497,16 @@ def test_closed_before_its_turn(reactor: PromptReactor, tmp_path: Path) -> None:
         pair.close(reactor)
 
 
-def test_exception_at_the_end(reactor: PromptReactor, tcp: Pair) -> None:
+def test_exception_at_the_end(reactor: PromptReactor, failures: list[Any], tcp: Pair) -> None:
     """A protocol that fails at its end is logged, and costs nobody else anything."""
-    told: list[Any] = []
 
     def fail(reason: Failure) -> None:
         raise ValueError("it was to fail")
 
     tcp.protocol.connectionLost = fail  # type: ignore[method-assign, assignment]
-    globalLogPublisher.addObserver(told.append)
-    try:
-        tcp.transport.loseConnection()
-        turn_until(reactor, lambda: told)
-    finally:
-        globalLogPublisher.removeObserver(told.append)
-    assert "failed at the end of a turn" in told[0]["log_format"]
+    tcp.transport.loseConnection()
+    turn_until(reactor, lambda: failures)
+    assert "failed at the end of a turn" in failures.pop()["log_format"]
     tcp.protocol.lost = Failure(ConnectionDone())
     assert tcp.other.recv(1) == b""
 
@@ -683,7 +693,7 @@ def test_accepted(reactor: PromptReactor, interface: str, host: str) -> None:
         assert host in repr(transport)
 
 
-def test_not_accepted(reactor: PromptReactor) -> None:
+def test_not_accepted(reactor: PromptReactor, failures: list[Any]) -> None:
     """Whom the factory wants no protocol for is sent away; where it fails, that is logged; others are served."""
     factory = Recorders()
     build = factory.buildProtocol
@@ -699,18 +709,13 @@ def test_not_accepted(reactor: PromptReactor) -> None:
 
     factory.buildProtocol = choosy  # type: ignore[method-assign, assignment]
     port = reactor.listenTCP(0, factory, interface="127.0.0.1").getHost().port  # type: ignore[attr-defined]
-    logged: list[dict[str, Any]] = []
-    globalLogPublisher.addObserver(logged.append)
-    try:
-        with contextlib.ExitStack() as stack:
-            others = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(3)]
-            turn_until(reactor, lambda: factory.made and factory.made[0].transport)
-            assert others[0].recv(1) == b""
-            others[2].sendall(b"fine")
-            turn_until(reactor, lambda: factory.made[0].received == b"fine")
-    finally:
-        globalLogPublisher.removeObserver(logged.append)
-    assert [one["log_failure"].type for one in logged if "log_failure" in one] == [ZeroDivisionError]
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(3)]
+        turn_until(reactor, lambda: factory.made and factory.made[0].transport)
+        assert others[0].recv(1) == b""
+        others[2].sendall(b"fine")
+        turn_until(reactor, lambda: factory.made[0].received == b"fine")
+    assert failures.pop()["log_failure"].type is ZeroDivisionError
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPERM])
@@ -807,7 +812,7 @@ def test_start_tls(reactor: PromptReactor, tcp: Pair, tmp_path: Path) -> None:
     turn_until(reactor, step)
 
 
-def test_exception_in_data_received(reactor: PromptReactor, tmp_path: Path) -> None:
+def test_exception_in_data_received(reactor: PromptReactor, failures: list[Any], tmp_path: Path) -> None:
     """An exception in a protocol costs its own connection, and is logged; others go on."""
     factory = Recorders()
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -818,15 +823,10 @@ def test_exception_in_data_received(reactor: PromptReactor, tmp_path: Path) -> N
         raise ZeroDivisionError("on purpose")
 
     bad.protocol.on_data = fail
-    logged: list[dict[str, Any]] = []
-    globalLogPublisher.addObserver(logged.append)
-    try:
-        bad.other.sendall(b"x")
-        turn_until(reactor, lambda: bad.protocol.lost)
-    finally:
-        globalLogPublisher.removeObserver(logged.append)
+    bad.other.sendall(b"x")
+    turn_until(reactor, lambda: bad.protocol.lost)
     assert isinstance(bad.protocol.lost, Failure) and bad.protocol.lost.check(ZeroDivisionError)
-    assert [one["log_failure"].type for one in logged if "log_failure" in one] == [ZeroDivisionError]
+    assert failures.pop()["log_failure"].type is ZeroDivisionError
     good.other.sendall(b"fine")
     turn_until(reactor, lambda: good.protocol.received == b"fine")
     good.transport.write(b"fine, too")
