@@ -184,6 +184,8 @@ class Prompt:
 
     def splice(self, sink: Prompt, count: int, moved: Callable[[int], None]) -> None:
         """See L{ISplicing.splice}."""
+        if self._instead is do_nothing:
+            return  # about to end
         self._splicing = (sink, moved) if count else None
         self._instead = self._move if count else None
         self._left = count

@@ -621,6 +621,17 @@ def test_moved_no_more(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
     assert moved.octets == 3
 
 
+@pytest.mark.parametrize("count", [0, 10])
+def test_nothing_is_read_while_closing(reactor: PromptReactor, tcp: Pair, sink: Pair, count: int) -> None:
+    """In the turn in which a connection is closed nothing more comes from it, whoever says where it is to go."""
+    tcp.other.sendall(b"late")
+    tcp.transport.loseConnection()
+    moved = Moved(tcp, sink, count)
+    tcp.transport.doRead()
+    turn_until(reactor, lambda: tcp.protocol.lost)
+    assert tcp.protocol.received == b"" and moved.octets == 0
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_source_that_ends(reactor: PromptReactor, tcp: Pair, sink: Pair, reset: bool) -> None:
     """The end of what is moved is the end of its connection."""

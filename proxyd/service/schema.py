@@ -222,7 +222,7 @@ class ConfigDocument(Document):
     auth: AuthField = None
     """Who may ask; without it anybody."""
     timeouts: _Timeouts = _Timeouts()
-    """Seconds; 0 is never."""
+    """Seconds; 0 is never. They end up to an eighth of a second late."""
     limits: _Limits = _Limits()
     """Numbers and octets; 0 is no limit."""
     trusted_proxies: list[Annotated[_Text, AfterValidator(_network)]] = []
