@@ -231,7 +231,11 @@ class TCPPort(tcp.Port):
             name, _ = socket.getnameinfo(client, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
             client = (name, *client[1:])
         address = self._addressType("TCP", *client)
-        protocol = self.factory.buildProtocol(address)
+        try:
+            protocol = self.factory.buildProtocol(address)
+        except Exception:
+            connection.close()
+            raise
         if protocol is None:
             connection.close()
             return
