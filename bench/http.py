@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from bench.lab import Lab, Server
 from bench.load import Done, wrk, wrk_megabytes
@@ -30,6 +31,7 @@ BROWSER = (
 """With wrk's own Host there are twelve."""
 
 _ITSELF = f"itself, {CONNECTIONS} connections"
+_FEW = f"nginx, {CONNECTIONS} connections"
 
 
 def _origin(lab: Lab) -> int:
@@ -45,9 +47,18 @@ def _body(name: str) -> Load:
 
 
 def _many(lab: Lab) -> Result:
-    with started(lab, PROXYD, lab.http_origin) as server:
-        sizes = {PROXYD: MANY, _ITSELF: CONNECTIONS}
-        return interleave(lab, {name: cpu_per_unit(server, _small(count)) for name, count in sizes.items()})
+    with ExitStack() as stack:
+        proxyd, nginx = (stack.enter_context(started(lab, name, lab.http_origin)) for name in (PROXYD, "nginx"))
+        trials = {
+            PROXYD: cpu_per_unit(proxyd, _small(MANY)),
+            _ITSELF: cpu_per_unit(proxyd, _small(CONNECTIONS)),
+            "nginx": cpu_per_unit(nginx, _small(MANY)),
+            _FEW: cpu_per_unit(nginx, _small(CONNECTIONS)),
+        }
+        result = interleave(lab, trials)
+    # How much of it is the machine's caches, which all have to share.
+    few = result.figures.pop(_FEW)
+    return replace(result, notes=(f"nginx: {result.figures['nginx'] / few:.2f} of its own with {CONNECTIONS}",))
 
 
 def _median_latency(server: Server) -> Trial:
