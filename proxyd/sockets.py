@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
@@ -73,7 +74,6 @@ class Prompt:
     _pieces: list[bytes]
     _ends = False
     _is_reset = False
-    _splicing: tuple[Prompt, Callable[[int], None]] | None = None
     _instead: Callable[[], Any] | None = None
     _left = 0
     _room = SMALL
@@ -186,8 +186,7 @@ class Prompt:
         """See L{ISplicing.splice}."""
         if self._instead is do_nothing:
             return  # about to end
-        self._splicing = (sink, moved) if count else None
-        self._instead = self._move if count else None
+        self._instead = partial(self._move, sink, moved) if count else None
         self._left = count
         # What comes after it is a head again, with as little behind it as may be: the rest is not to come through here.
         self._room = SMALL
@@ -199,9 +198,7 @@ class Prompt:
         # An event may be for both, and what it was to be read for the end.
         return super().doWrite() if self.connected and not self._aborting else None  # type: ignore[misc]
 
-    def _move(self) -> Any:
-        assert self._splicing is not None
-        sink, moved = self._splicing
+    def _move(self, sink: Prompt, moved: Callable[[int], None]) -> Any:
         sink.send()
         try:
             if sink._is_free():
@@ -217,14 +214,14 @@ class Prompt:
             return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
         self._left -= count
         if not self._left:
-            self._splicing = self._instead = None
+            self._instead = None
         if rest:
             sink.write(rest)
         moved(count)
         return None
 
     def connectionLost(self, reason: Failure) -> None:
-        self._splicing = self._instead = None
+        self._instead = None
         if self.connected:
             self.send()
             # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
@@ -325,7 +322,7 @@ class PromptTCP(Prompt):
         # As Twisted's, in a third of the time.
         if self.disconnected:
             return
-        self._splicing = self._instead = None
+        self._instead = None
         self.send()
         # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
         self.reactor.forget(self.fileno())

@@ -67,7 +67,7 @@ class ProxySite(Factory):
         self.settings = settings
         self._clock = clock
         self.timers = Timers(clock)
-        self.now = clock.seconds
+        self.now = self.timers.now
         self.draining = False
         self.channels: set[Channel] = set()
         self.serving: Counter[str] = Counter()

@@ -20,6 +20,8 @@ from proxyd.rules.model import Match, Rule, TargetURL, header_fields
 _NEVER = HOP_BY_HOP | FORWARDING | {b"host", b"content-length", b"proxy"}
 """Fields that a client's request never brings to the origin server as they are."""
 
+_VIAS = tuple(b"Via: %b\r\n" % via(minor) for minor in range(10))
+
 
 def outgoing_head(request: RequestHead, request_target: bytes, fields: bytes) -> bytes:
     """The whole head of a request to the origin server."""
@@ -35,8 +37,8 @@ class Outgoing:
     """
 
     __slots__ = (
-        "_changed", "_dropped", "_host", "_origin", "_own", "_prefix", "_set", "_upgrade_origin", "_vias", "_withheld",
-        "rule", "url",
+        "_changed", "_dropped", "_host", "_origin", "_own", "_prefix", "_set", "_upgrade_origin", "_withheld", "rule",
+        "url",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +77,6 @@ class Outgoing:
             self._origin = self.url.origin(websocket=False)
             self._upgrade_origin = self.url.origin(websocket=True)
         self._changed = frozenset(names & FORWARDING)
-        self._vias = tuple(b"Via: %b\r\n" % via(minor) for minor in range(10))
 
     def request_target(self, match: Match, target: Target) -> bytes:
         """
@@ -161,4 +162,4 @@ class Outgoing:
             kept = [(name, origin if name.lower() == b"origin" else value) for name, value in kept]
         if self._changed:
             forwarding = [field for field in forwarding if field[0].lower() not in self._changed]
-        return [b"Host: ", host, b"\r\n", serialize(kept + forwarding), self._vias[request.minor], self._own]
+        return [b"Host: ", host, b"\r\n", serialize(kept + forwarding), _VIAS[request.minor], self._own]

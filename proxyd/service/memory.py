@@ -29,7 +29,7 @@ TLS, a quarter of its cost.
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """For as long as what comes stays, the collector does not look: a tenth of the time until proxyd listens."""
+    """For as long as what comes stays, the collector does not look: a twentieth of the time until proxyd listens."""
     gc.disable()
     try:
         yield
