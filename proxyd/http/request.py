@@ -216,9 +216,9 @@ def _read_request_fields(head: RequestHead) -> None:
             elif key == b"connection":
                 connection += read_options(value)
             elif key == b"content-length":
-                length = read_length(value)
+                length = read_length(value, length, chunked)
             elif key == b"transfer-encoding":
-                chunked = read_coding(value, minor, chunked)
+                chunked = read_coding(value, minor, length, chunked)
             elif key == b"upgrade":
                 upgrade += read_options(value)
             elif key == b"expect":

@@ -191,11 +191,11 @@ def _read_response_fields(head: ResponseHead, request_method: bytes) -> None:
             if key == b"date":
                 dated = True
             elif key == b"content-length":
-                length = read_length(value)
+                length = read_length(value, length, chunked)
             elif key == b"connection":
                 connection += read_options(value)
             else:
-                chunked = read_coding(value, head.minor, chunked)
+                chunked = read_coding(value, head.minor, length, chunked)
     status = head.status
     if length is not None and (status < 200 or status == 204):
         # It must not be there (RFC 9110 section 8.6), and a client that heeds it would wait for a body.
