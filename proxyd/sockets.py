@@ -171,11 +171,13 @@ class Prompt:
             return
         self._ends = False
         self._instead = None
-        if self._is_free():
-            self.connectionLost(DONE)
-        elif self.connected:
+        if not self.connected:
+            return
+        if self._tempDataLen or self.dataBuffer:
             # The socket did not take all: the queue's end is the connection's.
             self.stopReading()
+        else:
+            self.connectionLost(DONE)
 
     def startTLS(self, *arguments: Any, **options: Any) -> None:
         # TLS writes past us.
@@ -323,7 +325,8 @@ class PromptTCP(Prompt):
         if self.disconnected:
             return
         self._instead = None
-        self.send()
+        if self.written:
+            self.send()
         # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
         self.reactor.forget(self.fileno())
         self.disconnected = 1

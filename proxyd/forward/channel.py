@@ -160,10 +160,10 @@ class Channel(protocol.Protocol):
         self._silent = address
         return True
 
-    def _speaks(self) -> None:
-        if self._silent is not None:
-            self.site.speaks(self._silent)
-            self._silent = None
+    def _no_longer_silent(self) -> None:
+        address, self._silent = self._silent, None
+        if address is not None:
+            self.site.speaks(address)
 
     def admitted(self) -> None:
         """There is room for this connection."""
@@ -190,12 +190,14 @@ class Channel(protocol.Protocol):
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self._timer.cancel()
-        self._speaks()
+        if self._silent is not None:
+            self._no_longer_silent()
         self._state = CLOSING
         self._reading_body = False
         self._buffer = b""
         self.site.channels.discard(self)
-        self._cancel()
+        if self._responder is not None:
+            self._cancel()
         if self._recording:
             self.record.note("client", "connection", "went away")
             self._finish_record()
@@ -295,7 +297,7 @@ class Channel(protocol.Protocol):
         self.upgrading = is_upgrade(head) if head.upgrade else False
         self._minor = head.minor
         self._keep = head.keep_alive and not site.draining
-        self._reader = request_body(head)
+        self._reader = request_body(head) if head.length or head.chunked else None
         self.head = self._previous = head
         now = site.now
         self.record = Record(head, self.peer, now())
@@ -303,7 +305,8 @@ class Channel(protocol.Protocol):
         site.respond(head, self)
 
     def _learn_addresses(self) -> None:
-        self._speaks()
+        if self._silent is not None:
+            self._no_longer_silent()
         # Not before the first request: HAProxy's protocol tells the client's address in front of it.
         self.peer = getattr(self.transport.getPeer(), "host", "")
         self.port = getattr(self.transport.getHost(), "port", 0)

@@ -109,13 +109,15 @@ class ProxySite(Factory):
         has_room = self.open <= self.settings.limits.connections
         if not has_room:
             self._waiting.append(channel)
-        self._update_accepting()
+        if self.open >= self.settings.limits.connections:
+            self._update_accepting()
         return has_room
 
     def connection_ended(self) -> None:
         """A connection is lost, whatever it spoke last."""
         self.open -= 1
-        self._make_room()
+        if self._waiting or not self.accepts:
+            self._make_room()
         if self._drained is not None and not self.open:
             self._drained.callback(None)
             self._drained = None
