@@ -256,7 +256,8 @@ class Follower:
             data = self._held + data
             size = len(data)
             self._held = b""
-        grammar = self._grammar
+        grammar, sizes = self._grammar, self._sizes
+        wholes = grammar.wholes if self._expected is grammar.starts else _NONE
         is_active = at > 0
         is_close = False
         violation: Violation | None = None
@@ -268,6 +269,12 @@ class Follower:
                 break
             first = data[at]
             second = data[at + 1]
+            if first in wholes and sizes[second] > 0:
+                # A short message, as all are in a flood of small ones: in half the time of what follows.
+                self.messages += 1
+                is_active = True
+                at += sizes[second]
+                continue
             length = second & 0x7F
             payload = at + 2
             if second & _MASKED != grammar.mask_bit:
@@ -292,10 +299,12 @@ class Follower:
                     break
                 if not first & _FIN:
                     self._expected = grammar.continuations
+                    wholes = _NONE
                     self.others += 1
                 elif first & _OPCODE < 0x3 or self._expected is grammar.starts:
                     # What an extension puts inside a message does not end it.
                     self._expected = grammar.starts
+                    wholes = grammar.wholes
                     self._message_size = 0
                     self.messages += 1
                 else:
