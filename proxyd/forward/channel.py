@@ -160,10 +160,9 @@ class Channel(protocol.Protocol):
         self._silent = address
         return True
 
-    def _no_longer_silent(self) -> None:
-        address, self._silent = self._silent, None
-        if address is not None:
-            self.site.speaks(address)
+    def _no_longer_silent(self, address: str) -> None:
+        self._silent = None
+        self.site.speaks(address)
 
     def admitted(self) -> None:
         """There is room for this connection."""
@@ -191,7 +190,7 @@ class Channel(protocol.Protocol):
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self._timer.cancel()
         if self._silent is not None:
-            self._no_longer_silent()
+            self._no_longer_silent(self._silent)
         self._state = CLOSING
         self._reading_body = False
         self._buffer = b""
@@ -306,7 +305,7 @@ class Channel(protocol.Protocol):
 
     def _learn_addresses(self) -> None:
         if self._silent is not None:
-            self._no_longer_silent()
+            self._no_longer_silent(self._silent)
         # Not before the first request: HAProxy's protocol tells the client's address in front of it.
         self.peer = getattr(self.transport.getPeer(), "host", "")
         self.port = getattr(self.transport.getHost(), "port", 0)
