@@ -5,8 +5,10 @@ One proxy at a time is under load, pinned to the first core; origin servers and
 load have the last one.  The rounds of all proxies of a row interleave, and
 medians are compared.  The main figure is CPU time per unit of work, of the
 proxy's process with its children: it moves less with the machine's load than
-requests per second do.  Quote ratios of one run.  nginx, HAProxy and Python
-are Debian's, with the optimisations that distributions build them with.
+requests per second do.  Quote ratios of one run, of rows that were steady:
+where the rounds of one proxy are far apart, others had the machine, too.
+nginx, HAProxy and Python are Debian's, with the optimisations that
+distributions build them with.
 
 proxyd has everything on that it has on by default, a table of ten rules of
 which the last one matches, metrics, and an access log in a file.  The load of

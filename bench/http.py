@@ -58,7 +58,8 @@ def _many(lab: Lab) -> Result:
         result = interleave(lab, trials)
     # How much of it is the machine's caches, which all have to share.
     few = result.figures.pop(_FEW)
-    return replace(result, notes=(f"nginx: {result.figures['nginx'] / few:.2f} of its own with {CONNECTIONS}",))
+    note = f"nginx: {result.figures['nginx'] / few:.2f} of its own with {CONNECTIONS}"
+    return replace(result, notes=(*result.notes, note))
 
 
 def _median_latency(server: Server) -> Trial:

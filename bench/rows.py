@@ -14,6 +14,9 @@ from bench.proxies import PROXYD, started
 MICRO = 1e6
 WARM_UP_S = 1.0
 
+STEADY = 1.5
+"""By more than this factor the rounds of one proxy do not differ on a quiet machine."""
+
 Load = Callable[[int, float], Done]
 """Puts a server, by its port, under load for some seconds."""
 
@@ -78,9 +81,12 @@ def interleave(lab: Lab, trials: Mapping[str, Trial]) -> Result:
         for name, trial in trials.items():
             samples[name].append(trial(lab.seconds))
     errors = {name: sum(sample.errors for sample in each) for name, each in samples.items()}
+    figures = {name: [sample.figure for sample in each] for name, each in samples.items()}
+    apart = max(max(each) / min(each) for each in figures.values())
     return Result(
-        {name: statistics.median(sample.figure for sample in each) for name, each in samples.items()},
+        {name: statistics.median(each) for name, each in figures.items()},
         {name: count for name, count in errors.items() if count},
+        (f"not steady: rounds of the same differ by a factor of up to {apart:.1f}",) if apart > STEADY else (),
     )
 
 

@@ -42,7 +42,7 @@ def _compare(load: Load) -> Callable[[Lab], Result]:
             }
             notes = tuple(f"{name}: {_negotiated(lab, server.port)}" for name, server in servers.items())
             result = interleave(lab, {name: cpu_per_unit(server, load) for name, server in servers.items()})
-            return replace(result, notes=notes)
+            return replace(result, notes=(*result.notes, *notes))
 
     return measure
 
