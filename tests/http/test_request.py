@@ -409,7 +409,7 @@ STARTS = st.sampled_from(
 
 
 @given(STARTS, st.booleans(), st.lists(LINES, max_size=5).map(b"".join))
-@settings(max_examples=3000)
+@settings(max_examples=1500)
 def test_plain_fields(start: bytes, host: bool, lines: bytes) -> None:
     """Fields that are read without llhttp read the same with it, and what it refuses is refused without it."""
     octets = start + b"\r\n" + b"Host: a\r\n" * host + lines + b"\r\n"
