@@ -30,7 +30,7 @@ def _start(lab: Lab) -> Result:
             return Sample(passed)
 
     result = interleave(lab, {PROXYD: trial})
-    return replace(result, notes=(*result.notes, f"of it {statistics.median(cpu):.2f} s of CPU",))
+    return replace(result, notes=(*result.notes, f"of it {statistics.median(cpu):.2f} s of CPU"))
 
 
 ROWS = [Row("start", "from the start of the process to the first answer", "s", _start, limit=0.5)]

@@ -90,6 +90,7 @@ class Prompt:
         )
 
     def write(self, data: bytes) -> None:
+        """Take octets, to be sent when this turn is over."""
         if self.written:
             self._pieces.append(data)
         elif not data:

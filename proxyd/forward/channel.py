@@ -296,7 +296,7 @@ class Channel(protocol.Protocol):
         self.upgrading = is_upgrade(head) if head.upgrade else False
         self._minor = head.minor
         self._keep = head.keep_alive and not site.draining
-        self._reader = request_body(head) if head.length or head.chunked else None
+        self._reader = request_body(head)
         self.head = self._previous = head
         now = site.now
         self.record = Record(head, self.peer, now())

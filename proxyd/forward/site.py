@@ -106,10 +106,11 @@ class ProxySite(Factory):
         self.open += 1
         self.channels.add(channel)
         # A port takes several connections in one go: what it took too much has to wait, too.
-        has_room = self.open <= self.settings.limits.connections
+        limit = self.settings.limits.connections
+        has_room = self.open <= limit
         if not has_room:
             self._waiting.append(channel)
-        if self.open >= self.settings.limits.connections:
+        if self.open >= limit:
             self._update_accepting()
         return has_room
 
