@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from functools import partial
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
@@ -28,13 +27,16 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxyd.splicing import ISplicing
+from proxyd.splicing import MOST, ISplicing
 
 SMALL: Final = 64 * 1024
 """Octets that are received at once, as Twisted has it."""
 
 LARGE: Final = 256 * 1024
 """Octets that are received at once from whoever has just sent more than L{SMALL}."""
+
+HEAD: Final = 14
+"""Octets that are looked at to know how many follow them: the longest head of a WebSocket's frame."""
 
 DONE: Final = Failure(CONNECTION_DONE)
 
@@ -51,6 +53,8 @@ class Prompt:
 
     @ivar written: octets that were written within this turn.
     @ivar _instead: what is done for now where octets would be received.
+    @ivar _way: what L{splice} was told.
+    @ivar _left: so many octets are still to be moved.
     """
 
     reactor: Any
@@ -75,6 +79,7 @@ class Prompt:
     _ends = False
     _is_reset = False
     _instead: Callable[[], Any] | None = None
+    _way: Any = None
     _left = 0
     _room = SMALL
 
@@ -151,7 +156,7 @@ class Prompt:
             # Twisted waits until the socket is writable, to send what is not there.
             self.disconnecting = 1
             self._ends = True
-            self._instead = do_nothing
+            self._instead, self._way = do_nothing, None
             self.reactor.at_end.append(self._end)
         else:
             super().loseConnection()  # type: ignore[misc]
@@ -162,7 +167,7 @@ class Prompt:
         self._aborting = True
         self.stopReading()
         self.stopWriting()
-        self._instead = do_nothing
+        self._instead, self._way = do_nothing, None
         self.reactor.at_end.append(self._end)
 
     def _end(self) -> None:
@@ -185,11 +190,21 @@ class Prompt:
         self.send()
         super().startTLS(*arguments, **options)  # type: ignore[misc]
 
-    def splice(self, sink: Prompt, count: int, moved: Callable[[int], None]) -> None:
+    def splice(
+        self,
+        sink: Prompt,
+        count: int,
+        moved: Callable[[int], None],
+        measure: Callable[[bytes], int] | None = None,
+    ) -> None:
         """See L{ISplicing.splice}."""
         if self._instead is do_nothing:
             return  # about to end
-        self._instead = partial(self._move, sink, moved) if count else None
+        if count:
+            self._way = (sink, moved, measure)
+            self._instead = self._move
+        else:
+            self._way = self._instead = None
         self._left = count
         # What comes after it is a head again, with as little behind it as may be: the rest is not to come through here.
         self._room = SMALL
@@ -201,30 +216,46 @@ class Prompt:
         # An event may be for both, and what it was to be read for the end.
         return super().doWrite() if self.connected and not self._aborting else None  # type: ignore[misc]
 
-    def _move(self, sink: Prompt, moved: Callable[[int], None]) -> Any:
-        sink.send()
-        try:
-            if sink._is_free():
-                count, rest = self.reactor.pipe.move(self.socket.fileno(), sink.socket.fileno(), self._left)
-            else:
-                rest = self.socket.recv(min(self._left, self.bufferSize))
-                count = len(rest)
-        except BlockingIOError:
+    def _move(self) -> Any:
+        """Move what has come, and what follows it for as long as that is to be moved, too."""
+        way = self._way
+        sink, moved, measure = way
+        most = MOST
+        while most > 0:
+            if sink.written:
+                sink.send()
+            try:
+                if not self._left:
+                    self._left = measure(self.socket.recv(HEAD, socket.MSG_PEEK))
+                    if not self._left:
+                        break
+                if sink._is_free():
+                    count, rest = self.reactor.pipe.move(self.fileno(), sink.fileno(), self._left)
+                else:
+                    rest = self.socket.recv(min(self._left, self.bufferSize))
+                    count = len(rest)
+            except BlockingIOError:
+                return None
+            except OSError:
+                return CONNECTION_LOST
+            if not count:
+                return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
+            self._left -= count
+            if not self._left and measure is None:
+                self._way = self._instead = None
+            if rest:
+                sink.write(rest)
+            moved(count)
+            if rest or self._left or self._way is not way:
+                return None
+            most -= count
+        else:
             return None
-        except OSError:
-            return CONNECTION_LOST
-        if not count:
-            return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
-        self._left -= count
-        if not self._left:
-            self._instead = None
-        if rest:
-            sink.write(rest)
-        moved(count)
-        return None
+        self._way = self._instead = None
+        return self.doRead()
 
     def connectionLost(self, reason: Failure) -> None:
-        self._instead = None
+        self._instead = self._way = None
         if self.connected:
             self.send()
             # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
@@ -277,7 +308,7 @@ class PromptTCP(Prompt):
         self._tempDataBuffer: list[bytes] = []
         self._tempDataLen = 0
         self.written = 0
-        self._instead = None
+        self._instead = self._way = None
         self._room = SMALL
         sock.setblocking(False)
 
@@ -325,7 +356,7 @@ class PromptTCP(Prompt):
         # As Twisted's, in a third of the time.
         if self.disconnected:
             return
-        self._instead = None
+        self._instead = self._way = None
         if self.written:
             self.send()
         # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.

@@ -32,7 +32,9 @@ _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 class ISplicing(Interface):
     """A transport that can move what comes to another one of its kind."""
 
-    def splice(sink: Any, count: int, moved: Callable[[int], None]) -> None:
+    def splice(
+        sink: Any, count: int, moved: Callable[[int], None], measure: Callable[[bytes], int] | None = None
+    ) -> None:
         """
         Move the next octets that come, instead of giving them to the protocol.
 
@@ -41,6 +43,8 @@ class ISplicing(Interface):
         @param sink: the other transport.
         @param count: so many of them; 0 is none any more.
         @param moved: called with the number of each portion.
+        @param measure: called when all of them have been moved, with the first octets of what follows, which are still
+            to come: how many from there on are to be moved, too.  If it says 0 the protocol is given everything again.
         """
 
 
@@ -77,7 +81,7 @@ class Pipe:
         @raise BlockingIOError: there is nothing now.
         @raise OSError: the source is broken.  What breaks the sink shows when the rest is sent.
         """
-        count = left = os.splice(source, self._entry, min(limit, MOST), flags=_FLAGS)
+        count = left = os.splice(source, self._entry, limit if limit < MOST else MOST, flags=_FLAGS)
         try:
             while left:
                 left -= os.splice(self._exit, sink, left, flags=_FLAGS)

@@ -43,7 +43,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from proxyd.reactor import PromptReactor, when_turn_ends
-from proxyd.splicing import WORTH, ISplicing, can_splice, is_allowed
+from proxyd.splicing import MOST, WORTH, ISplicing, can_splice, is_allowed
 from proxyd.transports import unsent
 from tests.support.certificates import Authority
 
@@ -543,12 +543,14 @@ def test_abort_with_octets_to_send(reactor: PromptReactor, tcp: Pair) -> None:
 class Moved:
     """What a transport says that it has moved, and the producer that the other one pauses."""
 
-    def __init__(self, source: Pair, sink: Pair, count: int) -> None:
+    def __init__(
+        self, source: Pair, sink: Pair, count: int, measure: Callable[[bytes], int] | None = None
+    ) -> None:
         self.octets = 0
         self.pauses = 0
         self._source = source.transport
         sink.transport.registerProducer(self, True)
-        source.transport.splice(sink.transport, count, self.moved)
+        source.transport.splice(sink.transport, count, self.moved, measure)
 
     def moved(self, count: int) -> None:
         self.octets += count
@@ -619,6 +621,56 @@ def test_moved_no_more(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
     tcp.other.sendall(b"two")
     turn_until(reactor, lambda: tcp.protocol.received == b"two")
     assert moved.octets == 3
+
+
+def _measure(head: bytes) -> int:
+    """A letter is so many octets; a line is for the protocol."""
+    return {b"m": MEBIBYTE, b"k": 1024}.get(head[:1], 0)
+
+
+def test_moved_one_after_the_other(reactor: PromptReactor, pair: Pair, sink: Pair) -> None:
+    """What follows is looked at, where it is, to say how much of it is moved, too; the rest is received."""
+    moved = Moved(pair, sink, 5, _measure)
+    data = b"first" + b"m" * MEBIBYTE + b"k" * 3072
+    sending = threading.Thread(target=pair.other.sendall, args=(data + b"after it",))
+    sending.start()
+    assert read(reactor, sink.other, len(data)) == data
+    turn_until(reactor, lambda: pair.protocol.received == b"after it")
+    assert moved.octets == len(data)
+    pair.other.sendall(b"m is a letter now")
+    turn_until(reactor, lambda: pair.protocol.received == b"after itm is a letter now")
+    sending.join()
+
+
+def test_moved_after_a_while(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
+    """Between two of them nothing is there to be looked at; what is written meanwhile is between them."""
+    Moved(tcp, sink, 5, _measure)
+    tcp.other.sendall(b"first")
+    assert read(reactor, sink.other, 5) == b"first"
+    sink.transport.write(b"between")
+    assert read(reactor, sink.other, 7) == b"between"
+    tcp.other.sendall(b"k" * 1000)
+    assert read(reactor, sink.other, 1000) == b"k" * 1000
+    sink.transport.write(b"behind")
+    tcp.other.sendall(b"k" * 24)
+    assert read(reactor, sink.other, 30) == b"behind" + b"k" * 24
+    tcp.other.close()
+    turn_until(reactor, lambda: tcp.protocol.read_lost)
+    assert tcp.protocol.received == b""
+
+
+def test_turn_of_a_flood(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
+    """Who sends one after the other without an end is not the only one who is heard."""
+
+    def measure(head: bytes) -> int:
+        sink.other.recv(MEBIBYTE)
+        tcp.other.sendall(b"k" * 4096)
+        return 4096 if moved.octets < 4 * MOST else 0
+
+    moved = Moved(tcp, sink, 4096, measure)
+    tcp.other.sendall(b"k" * 8192)
+    turn_until(reactor, lambda: moved.octets)
+    assert moved.octets == MOST
 
 
 @pytest.mark.parametrize("count", [0, 10])

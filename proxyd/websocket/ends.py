@@ -84,6 +84,7 @@ class End:
 
     __slots__ = (
         "__weakref__",
+        "_can_move",
         "_close_code",
         "_heard",
         "_is_moving",
@@ -111,7 +112,7 @@ class End:
         self._now = now
         self._close_code = 0
         self._heard = -1
-        self._is_moving = False
+        self._can_move = self._is_moving = False
         self._unsent = 0
         self.taking = 0.0
         self.transport = transport
@@ -124,6 +125,7 @@ class End:
         """Become the transport's protocol."""
         self.other = other
         self._write = other.transport.write
+        self._can_move = can_splice(self.transport, other.transport, WORTH)
         give_to(self.transport, self)
         self.transport.registerProducer(self, True)
 
@@ -138,19 +140,20 @@ class End:
             write, now = self._write, self._now
             write(octets)
             self.active = now()
-            if self.follower.left > WORTH:
+            if self.follower.left and self._can_move and self.follower.length >= WORTH:
                 self._move()
 
     def _move(self) -> None:
-        """Have the rest of a long frame moved, all but its last octet: what waits for its end has to notice that."""
-        count = self.follower.left - 1
-        if can_splice(self.transport, self.other.transport, count):
-            self._is_moving = True
-            self.transport.splice(self.other.transport, count, self._moved)
+        """
+        Have the rest of a long frame moved, however little it is: what follows is mostly as long, and is moved whole.
+        """
+        self._is_moving = True
+        self.transport.splice(self.other.transport, self.follower.left, self._moved, self.follower.measure)
 
     def _moved(self, count: int) -> None:
-        self.follower.skip(count)
         self.active = self._now()
+        if self.follower.skip(count):
+            self.other.insert()
 
     def _heed(self, notice: Notice) -> None:
         if notice.octets:

@@ -96,18 +96,20 @@ class Grammar:
     @ivar starts: first octets of frames that begin a message.
     @ivar continuations: first octets of frames of data inside a message.
     @ivar controls: first octets of control frames.
+    @ivar longest: the first two octets of frames that are a whole message and whose length takes eight more.
     @ivar wholes: first octets of frames that are a whole message, if a short one cannot be too big.
     @ivar is_extended: an extension that we do not know was agreed on: bits and opcodes are its business.
-    @ivar max_message: the most octets of a message; 0 is no limit.
+    @ivar most: the most octets of a message.
     """
 
     __slots__ = (
         "continuations",
         "controls",
         "is_extended",
+        "longest",
         "mask_bit",
         "mask_size",
-        "max_message",
+        "most",
         "sizes",
         "starts",
         "wholes",
@@ -130,12 +132,10 @@ class Grammar:
         self.continuations = _first_octets(fins, rsvs, (0x0, *reserved))
         self.controls = _first_octets((_FIN,), rsvs, range(CLOSE, 0x10) if extended else (CLOSE, PING, PONG))
         self.is_extended = extended
-        self.max_message = max_message
-        self.wholes = (
-            frozenset(first for first in self.starts if first & _FIN)
-            if not 0 < max_message < MAX_CONTROL
-            else frozenset()
-        )
+        self.most = max_message or (1 << 63) - 1
+        wholes = [first for first in self.starts if first & _FIN]
+        self.wholes = frozenset(wholes if self.most >= MAX_CONTROL else ())
+        self.longest = frozenset(bytes((first, self.mask_bit | 127)) for first in wholes)
 
 
 @lru_cache(maxsize=64)
@@ -162,6 +162,7 @@ class Follower:
 
     @ivar is_shut: nothing is forwarded any more.
     @ivar left: octets still to come of the frame that is on its way.
+    @ivar length: octets of that frame's whole payload, if they are more than a few.
     @ivar octets: how many have been forwarded.
     @ivar messages: how many messages' last frames have been seen.
     @ivar others: how many other frames: fragments and control frames.
@@ -180,6 +181,7 @@ class Follower:
         "_wholes",
         "is_shut",
         "left",
+        "length",
         "messages",
         "octets",
         "others",
@@ -195,7 +197,7 @@ class Follower:
         self._sizes = grammar.sizes
         self._wholes = grammar.wholes
         self._expected = grammar.starts
-        self.left = 0
+        self.left = self.length = 0
         self._held = b""
         self._message_size = 0
         self._is_halting = self.is_shut = self._is_over = False
@@ -221,10 +223,39 @@ class Follower:
         self._is_halting = False
         self._wholes = _NONE
 
-    def skip(self, count: int) -> None:
-        """So many octets of the frame on its way, fewer than are L{left}, have been forwarded by another way."""
-        self.left -= count
+    def measure(self, head: bytes) -> int:
+        """
+        Look at what comes next, between two frames.
+
+        @param head: the first octets of it.
+
+        @return: the size of the frame that begins there if it is the whole of a message of 64 KiB or more and may pass,
+            which then is on its way; else 0, and L{receive} is to be given all of it.
+        """
+        grammar = self._grammar
+        if head[:2] not in grammar.longest or len(head) < 10 or self._expected is not grammar.starts:
+            return 0
+        length = int.from_bytes(head[2:10], "big")
+        if not 0x10000 <= length <= grammar.most:
+            return 0
+        self.messages += 1
+        self._wholes = _NONE
+        self.length = length
+        self.left = left = 10 + grammar.mask_size + length
+        return left
+
+    def skip(self, count: int) -> bool:
+        """
+        So many octets of the frame on its way have been forwarded by another way.
+
+        @return: whether they end with the frame that L{halt} waited for.
+        """
         self.octets += count
+        self.left = left = self.left - count
+        if left or not self._is_halting:
+            return False
+        self._is_halting = False
+        return True
 
     def receive(self, data: bytes) -> bytes | Notice:
         """
@@ -262,7 +293,7 @@ class Follower:
         is_close = False
         violation: Violation | None = None
         kept = b""
-        start = 0
+        length = start = 0
         while at < size:
             if size - at < 2:
                 self._held = data[at:]
@@ -274,6 +305,7 @@ class Follower:
                 self.messages += 1
                 is_active = True
                 at += sizes[second]
+                length = 0
                 continue
             length = second & 0x7F
             payload = at + 2
@@ -294,8 +326,8 @@ class Follower:
                         violation = _TOP_BIT
                         break
                 self._message_size += length
-                if grammar.max_message and self._message_size > grammar.max_message:
-                    violation = Violation(TOO_BIG, f"a message over {grammar.max_message} octets")
+                if self._message_size > grammar.most:
+                    violation = Violation(TOO_BIG, f"a message over {grammar.most} octets")
                     break
                 if not first & _FIN:
                     self._expected = grammar.continuations
@@ -341,6 +373,7 @@ class Follower:
                 break
         if at > size:
             self.left = at - size
+            self.length = length
             at = size
         octets = self._passed(kept + data[start:at] if kept else data[start:at])
         self._is_over = is_close or violation is not None

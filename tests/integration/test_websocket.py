@@ -1269,6 +1269,26 @@ def test_drain_within_a_frame(start, rule, opened, side: str, size: int, sent: i
     assert proxy.process.wait(PATIENCE_S) == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_drain_within_a_later_frame(start, rule, opened, side: str) -> None:
+    """The same when long frames follow each other, each of which goes from socket to socket as a whole."""
+    proxy = start(rules=[rule])
+    one, other = opened(proxy).seen_from(side)
+    long = one.frame(BINARY, b"a" * 100_000)
+    one.wire.send(long * 3 + long[:50_000])
+    assert other.wire.read(3 * len(long) + 50_000) == long * 3 + long[:50_000]
+    proxy.terminate()
+    one.gets_close(1001)
+    other.wire.assert_silent()
+    one.wire.send(long[50_000:] + long)
+    assert other.wire.read(len(long) - 50_000) == long[50_000:]
+    other.gets_close(1001)
+    other.closes(1001)
+    one.closes(1001)
+    for peer in (one, other):
+        peer.is_over()
+
+
 def test_drain_of_many(start, rule, opened) -> None:
     """Two hundred WebSockets are closed, whatever their peers are at."""
     proxy = start(rules=[rule])

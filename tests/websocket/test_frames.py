@@ -313,6 +313,69 @@ def test_halt_with_nothing_behind() -> None:
     assert follower.receive(short) is short
 
 
+LONG = frame(BINARY, b"x" * 65536)
+
+MEASURED = [
+    (LONG, 65550, "the shortest"),
+    (frame(TEXT, b"x" * 100_000), 100_014, "a longer one"),
+    (LONG[:10], 65550, "before its mask has come"),
+    (LONG[:9], 0, "before its length has come whole"),
+    (b"", 0, "nothing"),
+    (frame(BINARY, b"x" * 65535), 0, "one octet less"),
+    (frame(TEXT, b"a") + LONG, 0, "a short one before it"),
+    (frame(BINARY, b"x" * 65536, fin=False), 0, "the first of some"),
+    (frame(CONTINUATION, b"x" * 65536), 0, "a continuation of nothing"),
+    (frame(BINARY, b"x" * 65536, mask=None), 0, "no mask"),
+    (frame(BINARY, b"x" * 65536, rsv=4), 0, "a reserved bit"),
+    (frame(PING, b"x" * 65536), 0, "a long ping"),
+    (frame(3, b"x" * 65536), 0, "an unknown opcode"),
+    (frame(BINARY, b"x" * 200, length_size=8), 0, "a length that is not minimal"),
+    (b"\x82\xff" + b"\xff" * 8, 0, "a length over 63 bits"),
+    (frame(BINARY, b"x" * 100_001), 0, "over the limit"),
+]
+
+
+@pytest.mark.parametrize(("stream", "size", "what"), MEASURED)
+def test_measured(stream: bytes, size: int, what: str) -> None:
+    """Who moves octets without us is told how long a whole long message is, and nothing of whatever else may come."""
+    follower = from_client(max_message=100_000)
+    before = feed(from_client(max_message=100_000), stream) if stream else None
+    assert follower.measure(stream[:14]) == size
+    assert (follower.messages, follower.is_between_frames) == ((1, False) if size else (0, True))
+    if before is not None and not size:
+        assert feed(follower, stream) == before
+
+
+def test_measured_within_a_message() -> None:
+    """What begins a message is none of another's fragments."""
+    follower = from_client()
+    follower.receive(FIRST)
+    assert follower.measure(LONG[:14]) == 0
+    assert follower.receive(LONG) == Notice(violation=Violation(1002, "a new message inside another"))
+
+
+def test_rest_of_what_was_measured() -> None:
+    """It may come the common way as well, whatever it looks like."""
+    follower = from_client()
+    short = frame(TEXT, b"a")
+    follower.receive(short)
+    follower.skip(follower.measure(LONG[:14]) - len(short))
+    assert follower.receive(short) is short
+    assert follower.is_between_frames
+    assert follower.messages == 2
+
+
+def test_halt_of_what_goes_another_way() -> None:
+    """Who moves the end of the frame is told that somebody waits for it, once."""
+    follower = from_client()
+    follower.receive(LONG[:100])
+    follower.halt()
+    assert not follower.skip(65449)
+    assert follower.skip(1)
+    assert not follower.skip(follower.measure(LONG[:14]))
+    assert follower.octets == 2 * len(LONG)
+
+
 def test_shut() -> None:
     """After the other side has had a Close nothing goes on, but the peer's own Close is still seen."""
     follower = from_client()
@@ -428,6 +491,48 @@ def test_cutting_changes_nothing(stream: bytes, cuts: list[int], options: dict[s
     whole = feed(from_client(**options), stream) if stream else Outcome(b"", None, 0, 0)  # type: ignore[arg-type]
     assert feed(from_client(**options), *pieces(stream, cuts)) == whole  # type: ignore[arg-type]
     assert feed(from_client(**options), *(bytes((octet,)) for octet in stream)) == whole  # type: ignore[arg-type]
+
+
+LONG_ONES = st.tuples(
+    st.sampled_from([CONTINUATION, TEXT, BINARY]), st.sampled_from([65535, 65536, 70000]), st.booleans()
+)
+"""The opcode, the size and whether it is the last of its message."""
+
+
+@given(
+    st.lists(st.one_of(PIECES, LONG_ONES), max_size=8),
+    st.lists(st.integers(1, 70000), min_size=1, max_size=6),
+    FOLLOWERS,
+)
+def test_moving_changes_nothing(
+    parts: list[bytes | tuple[int, int, bool]], portions: list[int], options: dict[str, object]
+) -> None:
+    """What is measured and goes another way is followed as what is received is."""
+    stream = b"".join(
+        part if isinstance(part, bytes) else frame(part[0], b"x" * part[1], fin=part[2]) for part in parts
+    )
+    whole = feed(from_client(**options), stream) if stream else Outcome(b"", None, 0, 0)  # type: ignore[arg-type]
+    follower = from_client(**options)  # type: ignore[arg-type]
+    moved = b""
+    verdict: int | str | None = None
+    for portion in itertools.cycle(portions):
+        if not stream or verdict is not None:
+            break
+        if follower.left or follower.measure(stream[:14]):
+            count = min(follower.left, portion)
+            assert not follower.skip(count)
+            moved += stream[:count]
+        else:
+            count = portion
+            found = follower.receive(stream[:count])
+            if isinstance(found, bytes):
+                moved += found
+            else:
+                moved += found.octets
+                verdict = found.violation.code if found.violation else "close" if found.is_close else None
+        stream = stream[count:]
+    assert Outcome(moved, verdict, follower.messages, follower.swallowed) == whole
+    assert follower.octets == len(moved)
 
 
 @given(STREAMS, CUTS)
