@@ -18,8 +18,8 @@ above it in this list, never what stands below::
     service/                        configuration, Resource tree, logs, lifetime; assembly puts all together;
                                     what serves clients (serving), in this process or in several (workers)
     connect                         connect_websocket(), the public client: a URL and the way to it
-    shell                           proxyd connect: lines to messages and back
-    commands/                       proxyd rules, proxyd explain: the admin API from the command line
+    shell                           what proxyd connect does: lines to messages and back
+    commands/                       the arguments of proxyd connect; proxyd rules, proxyd explain: the admin API
     tap, cli, demo                  twistd proxyd; the proxyd command; a tiny origin server to try it with
 
 The way of a request::

@@ -3,7 +3,8 @@ The C{proxyd} command.
 
 Each subcommand is a function from its arguments to the exit status: 0 good,
 1 something is wrong with what was looked at, 2 with the call itself; C{connect}
-has more (L{proxyd.shell}).
+has more (L{proxyd.shell}).  What a command needs is imported when it is called:
+nobody waits for what another one needs.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import io
 import os
 import sys
 
-from proxyd import shell
-from proxyd.commands import explain, rules
+from proxyd.commands import connect, explain, rules
 from proxyd.errors import ConfigError, Problem
-from proxyd.service.config import Unreadable, load
 
 
 def _check(arguments: argparse.Namespace) -> int:
     """Say whether proxyd would start with this file, and if not, everything that is wrong with it."""
+    from proxyd.service.config import Unreadable, load
+
     try:
         config = load(arguments.file, os.environ)
     except Unreadable as error:
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     explain.add_command(commands)
     rules.add_command(commands)
-    shell.add_command(commands)
+    connect.add_command(commands)
     return parser
 
 

@@ -21,7 +21,8 @@ LAYERS = [
     {"control"},
     {"service"},
     {"connect"},
-    {"shell", "commands"},
+    {"shell"},
+    {"commands"},
     {"tap", "cli", "demo", "__main__"},
 ]
 """A module may import from its own subpackage and from the lines above its own."""

@@ -37,6 +37,11 @@ _NAMES = """
 return [...document.querySelectorAll('#rules tbody tr:not([hidden]) strong')].map((one) => one.textContent);
 """
 
+_ROW = """
+return [...document.querySelectorAll('#rules tbody tr:not([hidden])')]
+  .filter((one) => one.querySelector('strong').textContent === arguments[0]);
+"""
+
 _FREEZE = """
 const real = window.fetch;
 window.fetch = (path, how) => path === 'api/status'
@@ -130,8 +135,7 @@ class Page:
 
     def row(self, name: str) -> WebElement:
         """The row of a rule."""
-        rows = self.browser.all("#rules tbody tr")
-        return next(row for row in rows if row.find_element("css selector", "strong").text == name)
+        return self.browser.run(_ROW, name)[0]
 
     def within(self, name: str, selector: str) -> WebElement:
         """What a selector finds in the row of a rule."""

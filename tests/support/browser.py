@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService
-from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -19,7 +18,18 @@ from tests.support.proxy import PATIENCE_S
 _ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900"),
+    # Scripts are told the accessible names: asked for one by one, they take most of the time.
+    "--enable-blink-features=ComputedAccessibilityInfo",
 )
+
+_SEEN = """
+return [...document.querySelectorAll(arguments[0])]
+  .filter((one) => one.getClientRects().length && one.checkVisibility({visibilityProperty: true}))
+"""
+
+_CALLED = _SEEN + ".filter((one) => one.computedName === arguments[1])"
+
+_NAMED = _SEEN + ".filter((one) => one.innerText?.includes(arguments[1]) || one.computedName.includes(arguments[1]))"
 
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 """What axe-core looks at: WCAG 2.2, levels A and AA, and what is good practice beside."""
@@ -89,15 +99,11 @@ class Browser:
 
     def all(self, selector: str) -> list[WebElement]:
         """What a selector of CSS finds, and is seen."""
-        return [one for one in self.driver.find_elements(By.CSS_SELECTOR, selector) if one.is_displayed()]
+        return list(self.run(_SEEN, selector))
 
     def one(self, selector: str, text: str = "") -> WebElement:
         """Wait until something is seen, whose text or accessible name holds C{text}."""
-        return self.until(lambda: next(one for one in self._named(selector, text)), f"{selector} {text}")
-
-    def _named(self, selector: str, text: str) -> Any:
-        found = [one for one in self.all(selector) if text in one.text or text in (one.accessible_name or "")]
-        return iter(found) if found else _nothing()
+        return self.until(lambda: self.run(_NAMED, selector, text)[0], f"{selector} {text}")
 
     def text(self, selector: str) -> str:
         """The text of the first that is seen, or nothing."""
@@ -141,8 +147,7 @@ class Browser:
     def control(self, label: str) -> WebElement:
         """The control that is seen and has exactly this name."""
         return self.until(
-            lambda: next(one for one in self._named("input, textarea, select", label) if one.accessible_name == label),
-            f"a control called {label}",
+            lambda: self.run(_CALLED, "input, textarea, select", label)[0], f"a control called {label}"
         )
 
     def press(self, *keys: str) -> None:
@@ -186,10 +191,6 @@ class Browser:
         if not self.run("return typeof axe === 'object'"):
             self.run((SCRIPTS / "node_modules/axe-core/axe.min.js").read_text())
         return list(self.driver.execute_async_script(_AXE, _RULES))
-
-
-def _nothing() -> Any:
-    raise NoSuchElementException("not there yet")
 
 
 def _program(name: str) -> str:
