@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def test_usage(arguments: list[str], status: int, capsys: pytest.CaptureFixture[
     assert main(arguments) == status
     out, err = capsys.readouterr()
     assert "usage: proxyd" in (err if status else out)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["rules", "--help"], ["explain", "--help"], ["connect", "--help"]])
+def test_nobody_waits_for_what_is_not_needed(arguments: list[str]) -> None:
+    """Who asks a running proxyd, or for help, does not wait for Twisted to be imported."""
+    script = "import sys; from proxyd.cli import main; main(); sys.exit('twisted' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
 
 
 def test_arguments_of_the_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
