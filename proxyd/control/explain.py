@@ -230,7 +230,7 @@ def _match(table: RuleTable, head: RequestHead, now: Callable[[], float], tried:
             why = f"the host {host or 'that is not said'} is none of {', '.join(rule.hosts)}"
         else:
             try:
-                groups = rule.pattern.search(path, left)
+                groups = rule.pattern.search(path, timeout=left)
             except MatchLimitError as error:
                 raise MatchTooSlow(rule.id) from error
             why = f"the pattern {rule.pattern.source} is not in the path"

@@ -9,7 +9,7 @@ C{String.prototype.replace}; here it makes the whole new path.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from corvus_regex_ecma262 import Match as Groups
 from corvus_regex_ecma262 import Regex
@@ -27,9 +27,11 @@ class Pattern:
     @ivar groups: how many capturing groups it has.
     @ivar names: the names among them.
     @ivar segments: what any text must contain for it to match.
+    @ivar search: from a path to its first match in there, with the keyword C{timeout}, seconds, more than 0; it raises
+        L{corvus_regex_ecma262.MatchLimitError} when it took longer than that.
     """
 
-    __slots__ = ("_search", "groups", "names", "segments", "source")
+    __slots__ = ("groups", "names", "search", "segments", "source")
 
     def __init__(self, source: str) -> None:
         """
@@ -57,17 +59,9 @@ class Pattern:
         # The engine has short cuts for patterns such as "a.*b" or "a+[ab]{20}c", quadratic in the text and deaf
         # to the time limit (60 ms for 8 KiB).  An empty look-ahead changes nothing but keeps them from being
         # taken; for a repetition within a repetition an alternative that never matches does better.
-        self._search = (regex if searched == source else Regex(searched)).search
-
-    def search(self, path: str, timeout_s: float) -> Groups[str] | None:
-        """
-        Return the first match in C{path}.
-
-        @param timeout_s: more than 0.
-
-        @raise corvus_regex_ecma262.MatchLimitError: it took longer than that.
-        """
-        return self._search(path, timeout=timeout_s)
+        self.search: Callable[..., Groups[str] | None] = (
+            regex if searched == source else Regex(searched)
+        ).search
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pattern) and other.source == self.source

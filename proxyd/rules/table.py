@@ -29,6 +29,8 @@ MATCH_BUDGET_S: Final = 0.05
 _GRAIN_S: Final = 0.012
 """How late the ECMAScript engine may notice that its time is over, seconds: it looks about every 10 ms."""
 
+_ATTEMPT_S: Final = MATCH_BUDGET_S / 2 - _GRAIN_S
+
 MAX_SET_MEMORY: Final = 256 * 1024 * 1024
 """What one RE2 set may use at most, octets; ten thousand ordinary rules take about 20 MiB."""
 
@@ -66,9 +68,14 @@ class _Entry:
 
 
 class _Set:
-    """One RE2 set, whose members are segments."""
+    """
+    One RE2 set, whose members are segments.
 
-    __slots__ = ("_match", "_places")
+    @ivar match: from a path to the members in it; C{None} is that RE2 could not say.
+    @ivar places: of each member, the places of the rules with that segment.
+    """
+
+    __slots__ = ("match", "places")
 
     def __init__(self, members: Sequence[_Member], max_memory: int) -> None:
         """
@@ -86,16 +93,8 @@ class _Set:
         for expression, _ in members:
             expressions.Add(expression.encode("ascii"))
         expressions.Compile()
-        self._match = expressions.Match
-        self._places: list[list[int]] = [[], *(places for _, places in members)]
-
-    def candidates(self, path: bytes) -> list[list[int]] | None:
-        """Return the places of the rules whose segment is in the path, or C{None}: RE2 could not say."""
-        found = self._match(path)
-        if found is None:
-            return None
-        places = self._places
-        return [places[member] for member in found if member]
+        self.match = expressions.Match
+        self.places: list[list[int]] = [[], *(places for _, places in members)]
 
 
 def _sets(members: Sequence[_Member], max_memory: int) -> tuple[list[_Set], list[int]]:
@@ -144,10 +143,12 @@ class _Section:
         octets = path.encode("ascii")
         places = [self._always] if self._always else []
         for one in self._sets:
-            found = one.candidates(octets)
+            found = one.match(octets)
             if found is None:
                 return entries
-            places += found
+            for member in found:
+                if member:
+                    places.append(one.places[member])
         if len(places) == 1:
             return map(entries.__getitem__, places[0])
         if sum(map(len, places)) > _FEW:
@@ -225,7 +226,7 @@ class RuleTable:
         return (found[index] for index in sorted(found))
 
     def _first(self, path: str, host: str, now: Callable[[], float]) -> tuple[_Entry, Groups[str]] | None:
-        deadline = now() + MATCH_BUDGET_S / 2 - _GRAIN_S
+        deadline = now() + _ATTEMPT_S
         for entry in self._candidates(path, host):
             left = deadline - now()
             if left <= 0:
@@ -233,7 +234,7 @@ class RuleTable:
             if entry.hosts is not None and not (host and entry.hosts.matches(host)):
                 continue
             try:
-                groups = entry.search(path, left)
+                groups = entry.search(path, timeout=left)
             except MatchLimitError as error:
                 raise MatchTooSlow(entry.rule.id) from error
             if groups is not None:

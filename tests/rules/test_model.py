@@ -188,7 +188,7 @@ def test_values() -> None:
 def test_matches() -> None:
     """A match expands its rule's template; without one the path stays as it came."""
     pattern = Pattern("^/a(.*)")
-    groups = pattern.search("/a/b", 1.0)
+    groups = pattern.search("/a/b", timeout=1.0)
     assert groups is not None
     plain = Rule("a", "a", pattern, OriginTemplate("http://a"))
     assert Match(plain, groups, "/a/b").rewritten() is None

@@ -28,7 +28,7 @@ PIECES = [
 
 def expand(pattern: str, template: str, path: str) -> str:
     compiled = Pattern(pattern)
-    match = compiled.search(path, 1.0)
+    match = compiled.search(path, timeout=1.0)
     assert match is not None
     return Template(template, compiled).expand(match)
 
@@ -46,7 +46,7 @@ def test_patterns_and_templates_agree_with_node() -> None:
             template = Template(source, pattern)
         except ValueError:
             continue
-        match = pattern.search(path, 1.0)
+        match = pattern.search(path, timeout=1.0)
         cases.append([pattern.source, path, source])
         ours.append(match and [match.start(), [match.group(), *match.groups()], template.expand(match)])
     agreed = 0
@@ -124,7 +124,7 @@ def test_empty_template_is_the_root() -> None:
 def test_slow_patterns_are_interrupted() -> None:
     """A back-reference can make a match exponential; its time limit holds."""
     with pytest.raises(MatchLimitError):
-        Pattern(r"^/(?:(a+)+)+\1b").search("/" + "a" * 4000, 0.005)
+        Pattern(r"^/(?:(a+)+)+\1b").search("/" + "a" * 4000, timeout=0.005)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_slow_patterns_are_interrupted() -> None:
 def test_no_pattern_holds_the_reactor(source: str) -> None:
     """Patterns that are quadratic for the engine, and deaf to its time limit as they are written, are interrupted."""
     with pytest.raises(MatchLimitError):
-        Pattern(source).search("/" + "a" * 8191, 0.0001)
+        Pattern(source).search("/" + "a" * 8191, timeout=0.0001)
 
 
 def test_what_cannot_be_interrupted_is_refused() -> None:
     """A lazy repetition within a repetition, where the engine backtracks, is no pattern here."""
     with pytest.raises(ValueError, match="has a lazy repetition within a repetition"):
         Pattern("(?:a+?)+(?=b)")
-    assert Pattern("(?i:a)").search("/A", 1.0)
+    assert Pattern("(?i:a)").search("/A", timeout=1.0)
 
 
 def test_values() -> None:
