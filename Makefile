@@ -27,7 +27,7 @@ run: $(VENV)/installed
 	$(BIN)/twistd -n --pidfile= proxyd --config $(CONFIG) || test $$? -gt 128
 
 test: $(VENV)/installed-for-tests tests/peers/installed
-	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not soak" -n 3 --dist loadfile
 
 lint: $(VENV)/installed-for-tests docs
 	$(BIN)/ruff check .

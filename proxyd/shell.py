@@ -40,6 +40,7 @@ TLS = 11
 NO_WEBSOCKET = 12
 INTERRUPTED = 130
 
+
 def run(arguments: argparse.Namespace) -> int:
     """Connect, and pass on what comes until both sides have ended."""
     try:

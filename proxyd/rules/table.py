@@ -30,6 +30,7 @@ _GRAIN_S: Final = 0.012
 """How late the ECMAScript engine may notice that its time is over, seconds: it looks about every 10 ms."""
 
 _ATTEMPT_S: Final = MATCH_BUDGET_S / 2 - _GRAIN_S
+"""How long all patterns of one attempt may take, seconds."""
 
 MAX_SET_MEMORY: Final = 256 * 1024 * 1024
 """What one RE2 set may use at most, octets; ten thousand ordinary rules take about 20 MiB."""
