@@ -30,7 +30,7 @@ _NEEDS_BACKTRACKING = r"^(.)(?!.*[0-9]{}).*\1[^/]$"
 """It holds nothing that RE2 could look for: it is tried for every path."""
 
 _ITSELF = f"itself, {FEW} rules"
-_RUNS, _MATCHES = 7, 2000
+_RUNS, _MATCHES = 40, 2000
 
 
 def _table(kind: str, size: int) -> RuleTable:

@@ -220,17 +220,20 @@ class Prompt:
         """Move what has come, and what follows it for as long as that is to be moved, too."""
         way = self._way
         sink, moved, measure = way
+        move, source, target = self.reactor.pipe.move, self.fileno(), sink.fileno()
         most = MOST
+        is_free = sink._is_free()
         while most > 0:
             if sink.written:
                 sink.send()
+                is_free = sink._is_free()
             try:
                 if not self._left:
                     self._left = measure(self.socket.recv(HEAD, socket.MSG_PEEK))
                     if not self._left:
                         break
-                if sink._is_free():
-                    count, rest = self.reactor.pipe.move(self.fileno(), sink.fileno(), self._left)
+                if is_free:
+                    count, rest = move(source, target, self._left)
                 else:
                     rest = self.socket.recv(min(self._left, self.bufferSize))
                     count = len(rest)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.postgres import Postgres
 from tests.support.proxy import Proxy
@@ -15,6 +16,10 @@ from tests.support.wire import Origin, Wire
 
 ORIGINS = 160
 """How many tests of a session can have an origin server of their own."""
+
+# The machines that run this share their cores: no example has to be ready within a time.
+settings.register_profile("proxyd", deadline=None)
+settings.load_profile("proxyd")
 
 # A shell that runs the tests in the background has SIGINT ignored, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
