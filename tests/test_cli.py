@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxyd.cli import main
+from proxyd.commands import remote
+from tests.support.proxies import free_port
 
 GOOD = "listen: ['tcp:8080']\nrules:\n  - {name: a, pattern: ^/a, target: 'http://a'}\n"
 
@@ -74,3 +76,15 @@ def test_arguments_of_the_process(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(sys, "argv", ["proxyd", "check", "/nonexistent/proxyd.yaml"])
     assert main() == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_whence_an_address_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who reaches nobody is told who said where to look."""
+    nobody = f"http://127.0.0.1:{free_port()}/"
+    monkeypatch.setenv("PROXYD_ADMIN_URL", nobody)
+    assert main(["rules", "list"]) == 2
+    assert f"{nobody} (from PROXYD_ADMIN_URL) cannot be reached" in capsys.readouterr().err
+    monkeypatch.delenv("PROXYD_ADMIN_URL")
+    monkeypatch.setattr(remote, "DEFAULT_URL", nobody)
+    assert main(["rules", "list"]) == 2
+    assert f"{nobody} (PROXYD_ADMIN_URL would say another) cannot be reached" in capsys.readouterr().err

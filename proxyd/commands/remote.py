@@ -64,7 +64,9 @@ class Remote:
         """
         @raise Unreachable: the environment names no URL of one, or holds no token.
         """
-        url = environment.get(URL_VARIABLE) or DEFAULT_URL
+        told = environment.get(URL_VARIABLE)
+        url = told or DEFAULT_URL
+        self._whence = f"from {URL_VARIABLE}" if told else f"{URL_VARIABLE} would say another"
         found = _URL.fullmatch(url)
         if found is None:
             raise Unreachable(
@@ -115,7 +117,7 @@ class Remote:
 
     @property
     def _place(self) -> str:
-        return f"{self._scheme}://{self._authority}{self._base}/ (from {URL_VARIABLE})"
+        return f"{self._scheme}://{self._authority}{self._base}/ ({self._whence})"
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._scheme == "http+unix":
