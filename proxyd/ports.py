@@ -113,7 +113,7 @@ class TCPClient(PromptTCP, tcp.Client):
 
     def _wait(self) -> None:
         self._is_waiting = True
-        self._instead = self._ended
+        self.instead = self._ended
         # For both, in one system call: an attempt that fails is told apart only so.
         self.reactor.watch(self, writing=True)
 
@@ -122,7 +122,7 @@ class TCPClient(PromptTCP, tcp.Client):
         result = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not result:
             self._is_waiting = False
-            self._instead = None
+            self.instead = None
             self.stopWriting()
         self._begun(result)
 
@@ -147,7 +147,7 @@ class TCPClient(PromptTCP, tcp.Client):
         if self._is_waiting:
             # It may still be called for both, and is its own prisoner no more.
             self._is_waiting = False
-            self._instead = do_nothing
+            self.instead = do_nothing
         super().failIfNotConnected(err)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -264,8 +264,8 @@ class _PromptUNIX(Prompt):
 
     _sendmsgQueue: Any
 
-    def _is_free(self) -> bool:
-        return super()._is_free() and not self._sendmsgQueue
+    def is_free(self) -> bool:
+        return super().is_free() and not self._sendmsgQueue
 
     def sendFileDescriptor(self, fileno: int) -> None:
         # It goes with the octet that is written next.

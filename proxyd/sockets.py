@@ -27,16 +27,13 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxyd.splicing import MOST, ISplicing
+from proxyd.splicing import ISplicing, Move
 
 SMALL: Final = 64 * 1024
 """Octets that are received at once, as Twisted has it."""
 
 LARGE: Final = 256 * 1024
 """Octets that are received at once from whoever has just sent more than L{SMALL}."""
-
-HEAD: Final = 14
-"""Octets that are looked at to know how many follow them: the longest head of a WebSocket's frame."""
 
 DONE: Final = Failure(CONNECTION_DONE)
 
@@ -52,9 +49,9 @@ class Prompt:
     pause its producer.
 
     @ivar written: octets that were written within this turn.
-    @ivar _instead: what is done for now where octets would be received.
-    @ivar _way: what L{splice} was told.
-    @ivar _left: so many octets are still to be moved.
+    @ivar instead: what is done for now where octets would be received.
+    @ivar is_reset: the kernel has said that the connection is broken, which it says once; then it tells of an end in
+        good order.
     """
 
     reactor: Any
@@ -77,14 +74,12 @@ class Prompt:
     written = 0
     _pieces: list[bytes]
     _ends = False
-    _is_reset = False
-    _instead: Callable[[], Any] | None = None
-    _way: Any = None
-    _left = 0
+    is_reset = False
+    instead: Callable[[], Any] | None = None
     _room = SMALL
 
-    def _is_free(self) -> bool:
-        """Whether octets may go straight to the socket."""
+    def is_free(self) -> bool:
+        """Whether octets may go straight to the socket: none wait that were written before."""
         return not (
             self._tempDataLen
             or self.dataBuffer
@@ -100,7 +95,7 @@ class Prompt:
             self._pieces.append(data)
         elif not data:
             return
-        elif self._is_free():
+        elif self.is_free():
             self._pieces = [data]
             self.reactor.unsent.append(self)
         else:
@@ -129,8 +124,7 @@ class Prompt:
             else:
                 sent = self.socket.send(data)
         except ConnectionResetError:
-            # It is told once: who reads after this is told of an end in good order.
-            self._is_reset = True
+            self.is_reset = True
             sent = 0
         except OSError:
             sent = 0
@@ -152,11 +146,11 @@ class Prompt:
             self.reactor.removeWriter(self)
 
     def loseConnection(self) -> None:
-        if self.producer is None and not self.disconnecting and not self._writeDisconnecting and self._is_free():
+        if self.producer is None and not self.disconnecting and not self._writeDisconnecting and self.is_free():
             # Twisted waits until the socket is writable, to send what is not there.
             self.disconnecting = 1
             self._ends = True
-            self._instead, self._way = do_nothing, None
+            self.instead = do_nothing
             self.reactor.at_end.append(self._end)
         else:
             super().loseConnection()  # type: ignore[misc]
@@ -167,7 +161,7 @@ class Prompt:
         self._aborting = True
         self.stopReading()
         self.stopWriting()
-        self._instead, self._way = do_nothing, None
+        self.instead = do_nothing
         self.reactor.at_end.append(self._end)
 
     def _end(self) -> None:
@@ -176,7 +170,7 @@ class Prompt:
             self.connectionLost(Failure(ConnectionAborted()))
             return
         self._ends = False
-        self._instead = None
+        self.instead = None
         if not self.connected:
             return
         if self._tempDataLen or self.dataBuffer:
@@ -198,67 +192,21 @@ class Prompt:
         measure: Callable[[bytes], int] | None = None,
     ) -> None:
         """See L{ISplicing.splice}."""
-        if self._instead is do_nothing:
+        if self.instead is do_nothing:
             return  # about to end
-        if count:
-            self._way = (sink, moved, measure)
-            self._instead = self._move
-        else:
-            self._way = self._instead = None
-        self._left = count
+        self.instead = Move(self, sink, count, moved, measure) if count else None
         # What comes after it is a head again, with as little behind it as may be: the rest is not to come through here.
         self._room = SMALL
 
     def doRead(self) -> Any:
-        return super().doRead() if self._instead is None else self._instead()  # type: ignore[misc]
+        return super().doRead() if self.instead is None else self.instead()  # type: ignore[misc]
 
     def doWrite(self) -> Any:
         # An event may be for both, and what it was to be read for the end.
         return super().doWrite() if self.connected and not self._aborting else None  # type: ignore[misc]
 
-    def _move(self) -> Any:
-        """Move what has come, and what follows it for as long as that is to be moved, too."""
-        way = self._way
-        sink, moved, measure = way
-        move, source, target = self.reactor.pipe.move, self.fileno(), sink.fileno()
-        most = MOST
-        is_free = sink._is_free()
-        while most > 0:
-            if sink.written:
-                sink.send()
-                is_free = sink._is_free()
-            try:
-                if not self._left:
-                    self._left = measure(self.socket.recv(HEAD, socket.MSG_PEEK))
-                    if not self._left:
-                        break
-                if is_free:
-                    count, rest = move(source, target, self._left)
-                else:
-                    rest = self.socket.recv(min(self._left, self.bufferSize))
-                    count = len(rest)
-            except BlockingIOError:
-                return None
-            except OSError:
-                return CONNECTION_LOST
-            if not count:
-                return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
-            self._left -= count
-            if not self._left and measure is None:
-                self._way = self._instead = None
-            if rest:
-                sink.write(rest)
-            moved(count)
-            if rest or self._left or self._way is not way:
-                return None
-            most -= count
-        else:
-            return None
-        self._way = self._instead = None
-        return self.doRead()
-
     def connectionLost(self, reason: Failure) -> None:
-        self._instead = self._way = None
+        self.instead = None
         if self.connected:
             self.send()
             # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
@@ -276,7 +224,7 @@ def with_own_code(kind: _Kind) -> _Kind:
     The interpreter learns where the attributes are that a piece of code asks
     for (PEP 659).  With two classes in turn it learns nothing.
     """
-    for name in ("_is_free", "write", "send", "doRead"):
+    for name in ("is_free", "write", "send", "doRead"):
         method = getattr(kind, name)
         copy = FunctionType(
             method.__code__.replace(), method.__globals__, name, method.__defaults__, method.__closure__
@@ -311,13 +259,13 @@ class PromptTCP(Prompt):
         self._tempDataBuffer: list[bytes] = []
         self._tempDataLen = 0
         self.written = 0
-        self._instead = self._way = None
+        self.instead = None
         self._room = SMALL
         sock.setblocking(False)
 
     def doRead(self) -> Any:
-        if self._instead is not None:
-            return self._instead()
+        if self.instead is not None:
+            return self.instead()
         room = self._room
         try:
             data = self.socket.recv(room)
@@ -326,7 +274,7 @@ class PromptTCP(Prompt):
         except OSError:
             return CONNECTION_LOST
         if not data:
-            return CONNECTION_LOST if self._is_reset else CONNECTION_DONE
+            return CONNECTION_LOST if self.is_reset else CONNECTION_DONE
         if len(data) == room:
             self._room = LARGE
         elif room == LARGE:
@@ -359,7 +307,7 @@ class PromptTCP(Prompt):
         # As Twisted's, in a third of the time.
         if self.disconnected:
             return
-        self._instead = self._way = None
+        self.instead = None
         if self.written:
             self.send()
         # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.

@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from functools import cache
 from typing import Any, Final
 
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from zope.interface import Interface
 
 WORTH: Final = 64 * 1024
@@ -25,6 +26,12 @@ WORTH: Final = 64 * 1024
 
 MOST: Final = 512 * 1024
 """Octets that are moved at once, and so the most that are left over when the socket they go to is full."""
+
+HEAD: Final = 10
+"""Octets that are looked at to know how many are to be moved: what says so at the head of a WebSocket's long frame."""
+
+_PEEK_OFF: Final = 42
+"""C{SO_PEEK_OFF} of Linux, where peeking begins; the standard library does not name it."""
 
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -43,8 +50,9 @@ class ISplicing(Interface):
         @param sink: the other transport.
         @param count: so many of them; 0 is none any more.
         @param moved: called with the number of each portion.
-        @param measure: called when all of them have been moved, with the first octets of what follows, which are still
-            to come: how many from there on are to be moved, too.  If it says 0 the protocol is given everything again.
+        @param measure: called with the first octets of what follows, which are still to come, as are some of those
+            before them: how many from there on are to be moved, too.  If it says 0 it is called again when all before
+            them have been moved; if it says so then, the protocol is given everything again.
         """
 
 
@@ -68,31 +76,49 @@ class Pipe:
         with suppress(OSError):
             fcntl.fcntl(self._entry, fcntl.F_SETPIPE_SZ, MOST)
 
-    def move(self, source: int, sink: int, limit: int) -> tuple[int, bytes]:
+    def fill(self, source: int, limit: int) -> int:
         """
-        Move what has been received.
+        Take what has been received.
 
         @param source: the descriptor of a socket that does not block.
-        @param sink: that of another.
         @param limit: the most octets.
 
-        @return: how many left the source, 0 at its end; and those of them that the sink did not take.
+        @return: how many; 0 is the source's end.
 
-        @raise BlockingIOError: there is nothing now.
-        @raise OSError: the source is broken.  What breaks the sink shows when the rest is sent.
+        @raise BlockingIOError: there is nothing now, or no room for it.
+        @raise OSError: the source is broken.
         """
-        count = left = os.splice(source, self._entry, limit if limit < MOST else MOST, flags=_FLAGS)
+        return os.splice(source, self._entry, limit, flags=_FLAGS)
+
+    def drain(self, sink: int, count: int) -> bytes:
+        """
+        Give all that was taken to another socket.
+
+        @param sink: its descriptor.
+        @param count: how many octets were taken.
+
+        @return: those that it did not take.  What breaks it shows when they are sent.
+        """
         try:
-            while left:
-                left -= os.splice(self._exit, sink, left, flags=_FLAGS)
+            while count:
+                count -= os.splice(self._exit, sink, count, flags=_FLAGS)
         except OSError:
-            return count, os.read(self._exit, left)
-        return count, b""
+            return os.read(self._exit, count)
+        return b""
 
     def close(self) -> None:
         """Let go of it."""
         os.close(self._exit)
         os.close(self._entry)
+
+
+def can_look_ahead(sock: socket.socket) -> bool:
+    """Whether one may look at what comes behind the next octets: with Linux 6.9 at TCP's, with 6.12 over IPv6, too."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _PEEK_OFF, 0)
+    except OSError:
+        return False
+    return True
 
 
 @cache
@@ -103,6 +129,112 @@ def is_allowed() -> bool:
         with one, another, closing(Pipe()) as pipe:
             one.send(b"x")
             another.setblocking(False)
-            return pipe.move(another.fileno(), another.fileno(), 1) == (1, b"")
+            return pipe.fill(another.fileno(), 1) == 1 and pipe.drain(another.fileno(), 1) == b""
     except OSError:
         return False
+
+
+class Move:
+    """
+    What a transport does in place of reading while octets are moved.
+
+    Its pipe is filled as far as it can be before it is drained: who waits for
+    the octets is woken up once for all of them.
+    """
+
+    __slots__ = ("_left", "_looks_ahead", "_measure", "_moved", "_sink", "_source")
+
+    def __init__(
+        self,
+        source: Any,
+        sink: Any,
+        count: int,
+        moved: Callable[[int], None],
+        measure: Callable[[bytes], int] | None = None,
+    ) -> None:
+        """See L{ISplicing.splice}, which the source is asked to do."""
+        self._source = source
+        self._sink = sink
+        self._left = count
+        self._moved = moved
+        self._measure = measure
+        self._looks_ahead = measure is not None and can_look_ahead(source.socket)
+
+    def __call__(self) -> Any:
+        """
+        Move what has come, and what follows it for as long as that is to be moved, too.
+
+        @return: as C{doRead}.
+        """
+        source, sink, measure = self._source, self._sink, self._measure
+        if sink.written:
+            sink.send()
+        is_free = sink.is_free()
+        pipe, left, room, rest = source.reactor.pipe, self._left, MOST, b""
+        end, is_over = None, False
+        try:
+            while room:
+                if measure is not None:
+                    left = self._look(left, measure)
+                    if not left:
+                        is_over = True
+                        break
+                if is_free:
+                    count = pipe.fill(source.fileno(), left if left < room else room)
+                else:
+                    rest = source.socket.recv(min(left, source.bufferSize))
+                    count = len(rest)
+                if not count:
+                    end = CONNECTION_LOST if source.is_reset else CONNECTION_DONE
+                    break
+                left -= count
+                room -= count
+                if left or rest or measure is None:
+                    break
+        except BlockingIOError:
+            pass
+        except OSError:
+            source.is_reset = True
+            end = CONNECTION_LOST
+        self._left = left
+        if room < MOST:
+            # An end is seen again when this has gone on.
+            end = None
+            if is_free:
+                rest = pipe.drain(sink.fileno(), MOST - room)
+            if not left and measure is None:
+                source.instead = None
+            if rest:
+                sink.write(rest)
+            self._moved(MOST - room)
+        if is_over and not rest and source.instead is self:
+            source.instead = None
+            return source.doRead()
+        return end
+
+    def _look(self, left: int, measure: Callable[[bytes], int]) -> int:
+        """
+        Look at what comes behind what is left, as far as it can be seen.
+
+        @return: how many octets are to be moved from here on.
+
+        @raise BlockingIOError: nothing is left, and nothing has come.
+        """
+        recv = self._source.socket.recv
+        try:
+            if not self._looks_ahead:
+                return left or measure(recv(HEAD, socket.MSG_PEEK))
+            look_at = self._source.socket.setsockopt
+            while left < MOST:
+                look_at(socket.SOL_SOCKET, _PEEK_OFF, left)
+                more = measure(recv(HEAD, socket.MSG_PEEK))
+                if not more:
+                    break
+                left += more
+        except OSError as error:
+            if not left:
+                raise
+            if not isinstance(error, BlockingIOError):
+                # What has come before it is still to be moved.
+                self._source.is_reset = True
+        return left

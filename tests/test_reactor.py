@@ -42,6 +42,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from proxyd import splicing
 from proxyd.reactor import PromptReactor, when_turn_ends
 from proxyd.splicing import MOST, WORTH, ISplicing, can_splice, is_allowed
 from proxyd.transports import unsent
@@ -623,11 +624,19 @@ def test_moved_no_more(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
     assert moved.octets == 3
 
 
+@pytest.fixture(params=["as it is", "Linux 6.8"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an older one only what comes next can be looked at."""
+    if request.param == "Linux 6.8":
+        monkeypatch.setattr(splicing, "can_look_ahead", lambda sock: False)
+
+
 def _measure(head: bytes) -> int:
     """A letter is so many octets; a line is for the protocol."""
     return {b"m": MEBIBYTE, b"k": 1024}.get(head[:1], 0)
 
 
+@pytest.mark.usefixtures("kernel")
 def test_moved_one_after_the_other(reactor: PromptReactor, pair: Pair, sink: Pair) -> None:
     """What follows is looked at, where it is, to say how much of it is moved, too; the rest is received."""
     moved = Moved(pair, sink, 5, _measure)
@@ -642,6 +651,7 @@ def test_moved_one_after_the_other(reactor: PromptReactor, pair: Pair, sink: Pai
     sending.join()
 
 
+@pytest.mark.usefixtures("kernel")
 def test_moved_after_a_while(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
     """Between two of them nothing is there to be looked at; what is written meanwhile is between them."""
     Moved(tcp, sink, 5, _measure)
@@ -659,11 +669,11 @@ def test_moved_after_a_while(reactor: PromptReactor, tcp: Pair, sink: Pair) -> N
     assert tcp.protocol.received == b""
 
 
+@pytest.mark.usefixtures("kernel")
 def test_turn_of_a_flood(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
     """Who sends one after the other without an end is not the only one who is heard."""
 
     def measure(head: bytes) -> int:
-        sink.other.recv(MEBIBYTE)
         tcp.other.sendall(b"k" * 4096)
         return 4096 if moved.octets < 4 * MOST else 0
 
@@ -695,6 +705,21 @@ def test_source_that_ends(reactor: PromptReactor, tcp: Pair, sink: Pair, reset: 
     tcp.other.close()
     turn_until(reactor, lambda: tcp.protocol.lost if reset else tcp.protocol.read_lost)
     assert (moved.octets, tcp.protocol.received, sink.protocol.lost) == (3, b"", None)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("reset", [False, True])
+def test_source_that_ends_behind_all(reactor: PromptReactor, tcp: Pair, sink: Pair, reset: bool) -> None:
+    """What came before the end goes on, and how it ended is told after that."""
+    moved = Moved(tcp, sink, 3, _measure)
+    tcp.other.sendall(b"one" + b"k" * 1024)
+    if reset:
+        tcp.other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    tcp.other.close()
+    turn_until(reactor, lambda: tcp.protocol.lost if reset else tcp.protocol.read_lost)
+    assert (moved.octets, tcp.protocol.received) == (1027, b"")
+    assert read(reactor, sink.other, 1027) == b"one" + b"k" * 1024
+    assert tcp.protocol.lost is None or tcp.protocol.lost.check(ConnectionLost)
 
 
 def test_sink_that_is_lost(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:

@@ -87,7 +87,6 @@ class End:
         "_can_move",
         "_close_code",
         "_heard",
-        "_is_moving",
         "_now",
         "_relay",
         "_unsent",
@@ -112,7 +111,7 @@ class End:
         self._now = now
         self._close_code = 0
         self._heard = -1
-        self._can_move = self._is_moving = False
+        self._can_move = False
         self._unsent = 0
         self.taking = 0.0
         self.transport = transport
@@ -147,7 +146,6 @@ class End:
         """
         Have the rest of a long frame moved, however little it is: what follows is mostly as long, and is moved whole.
         """
-        self._is_moving = True
         self.transport.splice(self.other.transport, self.follower.left, self._moved, self.follower.measure)
 
     def _moved(self, count: int) -> None:
@@ -204,7 +202,7 @@ class End:
         """Nothing that the peer sends goes on any more."""
         if not self.follower.is_shut:
             self.follower.shut()
-            if self._is_moving:
+            if self._can_move:
                 self.transport.splice(self.other.transport, 0, self._moved)
             if self.other.is_full and self.state is not LOST:
                 # Its Close, or its end, is still to be seen.

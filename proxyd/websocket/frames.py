@@ -11,6 +11,7 @@ is the very object that was received whenever nothing is to be left out.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
@@ -30,6 +31,9 @@ _RSV1 = 0x40
 _RSV = 0x70
 _OPCODE = 0x0F
 _EVERY_RSV = range(0, _RSV + 1, 0x10)
+
+_LONG = struct.Struct("!HQ").unpack_from
+"""The first two octets of a frame, and the length that they say takes eight more."""
 
 
 def unmasked(payload: bytes, mask: bytes) -> bytes:
@@ -100,6 +104,7 @@ class Grammar:
     @ivar wholes: first octets of frames that are a whole message, if a short one cannot be too big.
     @ivar is_extended: an extension that we do not know was agreed on: bits and opcodes are its business.
     @ivar most: the most octets of a message.
+    @ivar overhead: octets of a frame whose length takes eight, besides its payload.
     """
 
     __slots__ = (
@@ -110,6 +115,7 @@ class Grammar:
         "mask_bit",
         "mask_size",
         "most",
+        "overhead",
         "sizes",
         "starts",
         "wholes",
@@ -135,7 +141,8 @@ class Grammar:
         self.most = max_message or (1 << 63) - 1
         wholes = [first for first in self.starts if first & _FIN]
         self.wholes = frozenset(wholes if self.most >= MAX_CONTROL else ())
-        self.longest = frozenset(bytes((first, self.mask_bit | 127)) for first in wholes)
+        self.longest = frozenset(first << 8 | self.mask_bit | 127 for first in wholes)
+        self.overhead = 10 + self.mask_size
 
 
 @lru_cache(maxsize=64)
@@ -161,8 +168,8 @@ class Follower:
     control frame (at most 130): it is judged before it goes on.
 
     @ivar is_shut: nothing is forwarded any more.
-    @ivar left: octets still to come of the frame that is on its way.
-    @ivar length: octets of that frame's whole payload, if they are more than a few.
+    @ivar left: octets still to come of the frame that is on its way, and of those behind it that were measured.
+    @ivar length: octets of the last one's whole payload, if they are more than a few.
     @ivar octets: how many have been forwarded.
     @ivar messages: how many messages' last frames have been seen.
     @ivar others: how many other frames: fragments and control frames.
@@ -214,7 +221,7 @@ class Follower:
         return self.messages + self.others
 
     def halt(self) -> None:
-        """Stop at the end of the frame that is on its way; there must be one."""
+        """Stop at the end of the last frame that is on its way; there must be one."""
         self._is_halting = True
 
     def shut(self) -> None:
@@ -225,28 +232,29 @@ class Follower:
 
     def measure(self, head: bytes) -> int:
         """
-        Look at what comes next, between two frames.
+        Look at what comes next, behind the frames on their way.
 
         @param head: the first octets of it.
 
         @return: the size of the frame that begins there if it is the whole of a message of 64 KiB or more and may pass,
-            which then is on its way; else 0, and L{receive} is to be given all of it.
+            which then is on its way; else 0.  What nothing was said of is for L{receive} in the end.
         """
         grammar = self._grammar
-        if head[:2] not in grammar.longest or len(head) < 10 or self._expected is not grammar.starts:
+        if len(head) < 10 or self._expected is not grammar.starts or self._is_halting:
             return 0
-        length = int.from_bytes(head[2:10], "big")
-        if not 0x10000 <= length <= grammar.most:
+        start, length = _LONG(head)
+        if start not in grammar.longest or not 0x10000 <= length <= grammar.most:
             return 0
         self.messages += 1
         self._wholes = _NONE
         self.length = length
-        self.left = left = 10 + grammar.mask_size + length
-        return left
+        size: int = grammar.overhead + length
+        self.left += size
+        return size
 
     def skip(self, count: int) -> bool:
         """
-        So many octets of the frame on its way have been forwarded by another way.
+        So many octets of the frames on their way have been forwarded by another way.
 
         @return: whether they end with the frame that L{halt} waited for.
         """

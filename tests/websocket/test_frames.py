@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyd.splicing import HEAD
 from proxyd.websocket.frames import Follower, Notice, Violation, control_frame, grammar, unmasked
 from tests.support.frames import (
     BINARY,
@@ -340,7 +341,7 @@ def test_measured(stream: bytes, size: int, what: str) -> None:
     """Who moves octets without us is told how long a whole long message is, and nothing of whatever else may come."""
     follower = from_client(max_message=100_000)
     before = feed(from_client(max_message=100_000), stream) if stream else None
-    assert follower.measure(stream[:14]) == size
+    assert follower.measure(stream[:HEAD]) == size
     assert (follower.messages, follower.is_between_frames) == ((1, False) if size else (0, True))
     if before is not None and not size:
         assert feed(follower, stream) == before
@@ -350,7 +351,7 @@ def test_measured_within_a_message() -> None:
     """What begins a message is none of another's fragments."""
     follower = from_client()
     follower.receive(FIRST)
-    assert follower.measure(LONG[:14]) == 0
+    assert follower.measure(LONG[:HEAD]) == 0
     assert follower.receive(LONG) == Notice(violation=Violation(1002, "a new message inside another"))
 
 
@@ -359,7 +360,7 @@ def test_rest_of_what_was_measured() -> None:
     follower = from_client()
     short = frame(TEXT, b"a")
     follower.receive(short)
-    follower.skip(follower.measure(LONG[:14]) - len(short))
+    follower.skip(follower.measure(LONG[:HEAD]) - len(short))
     assert follower.receive(short) is short
     assert follower.is_between_frames
     assert follower.messages == 2
@@ -371,8 +372,9 @@ def test_halt_of_what_goes_another_way() -> None:
     follower.receive(LONG[:100])
     follower.halt()
     assert not follower.skip(65449)
+    assert follower.measure(LONG[:HEAD]) == 0
     assert follower.skip(1)
-    assert not follower.skip(follower.measure(LONG[:14]))
+    assert not follower.skip(follower.measure(LONG[:HEAD]))
     assert follower.octets == 2 * len(LONG)
 
 
@@ -501,13 +503,14 @@ LONG_ONES = st.tuples(
 
 @given(
     st.lists(st.one_of(PIECES, LONG_ONES), max_size=8),
-    st.lists(st.one_of(st.integers(1, 20), st.integers(1000, 70000)), max_size=6),
+    st.lists(st.one_of(st.integers(1, 20), st.integers(1000, 200_000)), max_size=6),
+    st.integers(0, 3),
     FOLLOWERS,
 )
 def test_moving_changes_nothing(
-    parts: list[bytes | tuple[int, int, bool]], portions: list[int], options: dict[str, object]
+    parts: list[bytes | tuple[int, int, bool]], portions: list[int], ahead: int, options: dict[str, object]
 ) -> None:
-    """What is measured and goes another way is followed as what is received is."""
+    """What is measured, however far ahead, and goes another way is followed as what is received is."""
     stream = b"".join(
         part if isinstance(part, bytes) else frame(part[0], b"x" * part[1], fin=part[2]) for part in parts
     )
@@ -518,7 +521,9 @@ def test_moving_changes_nothing(
     for portion in itertools.cycle([*portions, 65536]):
         if not stream or verdict is not None:
             break
-        if follower.left or follower.measure(stream[:14]):
+        if follower.left or follower.measure(stream[:HEAD]):
+            for _ in range(ahead):
+                follower.measure(stream[follower.left :][:HEAD])
             count = min(follower.left, portion, len(stream))
             assert not follower.skip(count)
             moved += stream[:count]
