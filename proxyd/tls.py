@@ -15,7 +15,6 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
@@ -36,6 +35,7 @@ class _Records:
     def __init__(self) -> None:
         self._missing = 0  # octets of the last one that are still to come
         self._header = b""  # what is there of a header that is not whole
+        self._is_between = True  # neither of them
 
     def is_one(self, octets: bytes) -> bool:
         """
@@ -43,17 +43,17 @@ class _Records:
 
         @return: whether they are one whole record, no more and no less.
         """
-        begins = not self._missing and not self._header
+        if self._is_between and len(octets) == _HEADER + int.from_bytes(octets[_LENGTH_AT:_HEADER], "big"):
+            return True
         octets = self._header + octets
         size = len(octets)
         end = self._missing
-        count = 0
         while end + _HEADER <= size:
             end += _HEADER + int.from_bytes(octets[end + _LENGTH_AT : end + _HEADER], "big")
-            count += 1
         self._missing = max(0, end - size)
         self._header = octets[end:]
-        return begins and count == 1 and end == size
+        self._is_between = end == size
+        return False
 
 
 class PromptTLS(TLSMemoryBIOProtocol):
@@ -68,7 +68,12 @@ class PromptTLS(TLSMemoryBIOProtocol):
 
     def dataReceived(self, bytes: bytes) -> None:
         self._has_one = self._records.is_one(bytes)
-        super().dataReceived(bytes)
+        if self._handshakeDone and not self._appSendBuffer:
+            # What is left of Twisted's own then.
+            self._tlsConnection.bio_write(bytes)
+            self._flushReceiveBIO()
+        else:
+            super().dataReceived(bytes)
 
     def _write(self, bytes: bytes) -> None:
         if self._lostTLSConnection:
@@ -106,7 +111,7 @@ class PromptTLS(TLSMemoryBIOProtocol):
         except SSL.Error:
             ended, failure = True, Failure()
         if pieces and not self._aborted:
-            ProtocolWrapper.dataReceived(self, b"".join(pieces))
+            self.wrappedProtocol.dataReceived(b"".join(pieces))
         if ended and not self._lostTLSConnection:
             if failure is None:
                 self._shutdownTLS()
