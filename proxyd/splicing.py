@@ -71,6 +71,9 @@ class Pipe:
         """
         @raise OSError: there are no descriptors for it.
         """
+        self._open()
+
+    def _open(self) -> None:
         self._exit, self._entry = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Who has too many large pipes already gets one of 64 KiB, and moves as much at once.
         with suppress(OSError):
@@ -105,6 +108,11 @@ class Pipe:
         except OSError:
             return os.read(self._exit, count)
         return b""
+
+    def renew(self) -> None:
+        """Lose what it holds: it is for nobody else."""
+        self.close()
+        self._open()
 
     def close(self) -> None:
         """Let go of it."""
@@ -166,6 +174,14 @@ class Move:
 
         @return: as C{doRead}.
         """
+        try:
+            return self._move()
+        except BaseException:
+            # Whatever it was: the next connection must not find octets of this one.
+            self._source.reactor.pipe.renew()
+            raise
+
+    def _move(self) -> Any:
         source, sink, measure = self._source, self._sink, self._measure
         if sink.written:
             sink.send()

@@ -669,6 +669,27 @@ def test_moved_after_a_while(reactor: PromptReactor, tcp: Pair, sink: Pair) -> N
     assert tcp.protocol.received == b""
 
 
+def test_exception_while_moving(reactor: PromptReactor, failures: list[Any], tcp: Pair, pair: Pair, sink: Pair) -> None:
+    """It costs its own connection; what was taken from that goes nowhere, least of all to another one."""
+    looks_ahead = splicing.can_look_ahead(tcp.transport.socket)
+
+    def measure(head: bytes) -> int:
+        nonlocal looks_ahead
+        if looks_ahead:
+            looks_ahead = False
+            return 0
+        raise ZeroDivisionError
+
+    Moved(tcp, sink, 5, measure)
+    tcp.other.sendall(b"first" + b"k" * 1024)
+    turn_until(reactor, lambda: tcp.protocol.lost)
+    assert failures.pop()["log_failure"].check(ZeroDivisionError)
+    sink.transport.unregisterProducer()
+    Moved(pair, sink, 6)
+    pair.other.sendall(b"second")
+    assert read(reactor, sink.other, 6) == b"second"
+
+
 @pytest.mark.usefixtures("kernel")
 def test_turn_of_a_flood(reactor: PromptReactor, tcp: Pair, sink: Pair) -> None:
     """Who sends one after the other without an end is not the only one who is heard."""
