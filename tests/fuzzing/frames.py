@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from proxyd.splicing import HEAD
 from proxyd.websocket.frames import Follower, grammar
 from tests.fuzzing import reference
 from tests.fuzzing.cutting import same_for_all
@@ -25,12 +28,22 @@ def fuzz(data: bytes) -> None:
     limit = (0, 0, 3, 150)[options >> 3 & 3]
     mark = MARK if options & 32 else b""
 
-    def outcome(segments: list[bytes]) -> Followed:
+    def outcome(segments: list[bytes], moving: bool = False) -> Followed:
         follower = Follower(grammar(masked, deflated, extended, limit), mark)
         one = Followed()
         received = 0
         for segment in segments:
             received += len(segment)
+            while moving and segment and follower.left:
+                # The rest of a frame goes another way, and so does what can be measured behind it.
+                if len(segment) > follower.left:
+                    follower.measure(segment[follower.left :][:HEAD])
+                count = min(follower.left, len(segment))
+                assert not follower.skip(count), "nobody waits"
+                one.octets += segment[:count]
+                segment = segment[count:]
+            if not segment:
+                continue
             found = follower.receive(segment)
             if isinstance(found, bytes):
                 assert found, "octets of nothing"
@@ -48,6 +61,8 @@ def fuzz(data: bytes) -> None:
 
     expected = reference.follow(stream, masked, deflated, extended, limit, mark)
     assert same_for_all(stream, outcome) == expected, f"{expected} was expected"
+    moved = same_for_all(stream, partial(outcome, moving=True))
+    assert moved == expected, f"{expected} was expected, and {moved} came when octets were moved"
 
 
 _STREAMS = [
@@ -66,6 +81,9 @@ SEEDS = [
     b"\x03" + frame(TEXT, b"a", rsv=4, fin=False) + frame(PING) + frame(CONTINUATION, b"b") + close(1000),
     b"\x01" + frame(TEXT, b"a", fin=False) + frame(TEXT, b"b"),
     b"\x00" + frame(BINARY, b"x" * 200, mask=None, length_size=8),
+    b"\x01" + frame(BINARY, b"x" * 300) + frame(BINARY, b"x" * 65536)[:40],
+    b"\x01" + frame(BINARY, b"x" * 300) + frame(BINARY, b"x" * 65536, fin=False)[:40],
+    b"\x00" + frame(TEXT, b"x" * 300, mask=None) + b"\x82\x7f" + b"\xff" * 8,
 ]
 
 WORDS = [b"\x81\x80abcd", b"\x89\x00", b"\x8a\x04ours", b"\x88\x02\x03\xe8", b"\x7e\x00\x7e", b"\x7f" + bytes(5)]

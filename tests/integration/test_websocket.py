@@ -50,6 +50,8 @@ class Site:
             {"name": "changed", "pattern": "^/changed/(.*)$", "rewrite": "/new/$1", "changeOrigin": True,
              "target": f"ws://127.0.0.1:{self.origin.port}/base",
              "headers": {"X-Set": "by rule", "Cookie": None, "authorization": "Bearer ours"}},
+            {"name": "application", "pattern": "^/app/(.*)$", "rewrite": "/$1", "target": target, "base": "/app/",
+             "relativePaths": True},
             {"name": "all", "id": "all", "pattern": "^/", "target": target},
         ]
         self.proxy = Proxy(folder, {"rules": rules}, reactor=reactor)
@@ -421,6 +423,21 @@ def test_a_refusal(site: Site, status: str, fields: tuple[str, ...]) -> None:
     following.respond("fine")
     assert client.read_message().body == b"fine"
     assert site.logged().groups() == (status[:3], str(len(body)), None)
+
+
+def test_a_page_instead_of_a_websocket(site: Site) -> None:
+    """It is changed as every page of its rule; with a WebSocket nothing is."""
+    client, server, _ = site.ask(path="/app")
+    page = b"<head><title>No</title></head><a href=/login>log in</a>"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
+    server.send(head % len(page) + page)
+    answer = client.read_message()
+    changed = b'<head><base href="/app/"><title>No</title></head><a href=./login>log in</a>'
+    assert (answer.status, answer.body) == (200, changed)
+    _, server, request = site.ask(path="/app", client=client)
+    server.send(switching(request) + frame(TEXT, page, mask=None))
+    assert client.read_head().status == 101
+    assert client.read(len(page) + 2) == frame(TEXT, page, mask=None)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks", "close"])
