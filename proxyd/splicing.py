@@ -71,9 +71,6 @@ class Pipe:
         """
         @raise OSError: there are no descriptors for it.
         """
-        self._open()
-
-    def _open(self) -> None:
         self._exit, self._entry = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Who has too many large pipes already gets one of 64 KiB, and moves as much at once.
         with suppress(OSError):
@@ -109,10 +106,11 @@ class Pipe:
             return os.read(self._exit, count)
         return b""
 
-    def renew(self) -> None:
-        """Lose what it holds: it is for nobody else."""
-        self.close()
-        self._open()
+    def empty(self) -> None:
+        """Lose what it holds."""
+        with suppress(BlockingIOError):
+            while os.read(self._exit, 4096):
+                pass
 
     def close(self) -> None:
         """Let go of it."""
@@ -178,7 +176,7 @@ class Move:
             return self._move()
         except BaseException:
             # Whatever it was: the next connection must not find octets of this one.
-            self._source.reactor.pipe.renew()
+            self._source.reactor.pipe.empty()
             raise
 
     def _move(self) -> Any:
