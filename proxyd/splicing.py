@@ -119,7 +119,11 @@ class Pipe:
 
 
 def can_look_ahead(sock: socket.socket) -> bool:
-    """Whether one may look at what comes behind the next octets: with Linux 6.9 at TCP's, with 6.12 over IPv6, too."""
+    """
+    Whether one may look at what comes behind the next octets: with Linux 6.9 at TCP's, with 6.12 over IPv6, too.
+
+    If so each later peek begins where it was last told to, and moves that on: tell it every time.
+    """
     try:
         sock.setsockopt(socket.SOL_SOCKET, _PEEK_OFF, 0)
     except OSError:

@@ -35,7 +35,6 @@ class _Records:
     def __init__(self) -> None:
         self._missing = 0  # octets of the last one that are still to come
         self._header = b""  # what is there of a header that is not whole
-        self._is_between = True  # neither of them
 
     def is_one(self, octets: bytes) -> bool:
         """
@@ -43,8 +42,9 @@ class _Records:
 
         @return: whether they are one whole record, no more and no less.
         """
-        if self._is_between and len(octets) == _HEADER + int.from_bytes(octets[_LENGTH_AT:_HEADER], "big"):
-            return True
+        if not (self._missing or self._header):
+            if len(octets) == _HEADER + int.from_bytes(octets[_LENGTH_AT:_HEADER], "big"):
+                return True
         octets = self._header + octets
         size = len(octets)
         end = self._missing
@@ -52,7 +52,6 @@ class _Records:
             end += _HEADER + int.from_bytes(octets[end + _LENGTH_AT : end + _HEADER], "big")
         self._missing = max(0, end - size)
         self._header = octets[end:]
-        self._is_between = end == size
         return False
 
 
