@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from proxyd.errors import ConfigError
+from proxyd.service.memory import loading, settle
 
 if TYPE_CHECKING:
     from proxyd.service.lifecycle import ProxyService
@@ -32,9 +33,10 @@ class Options(usage.Options):
             raise usage.UsageError("say which configuration file with --config FILE")
         # twistd has installed a reactor by now if it was given --reactor; else ours is the faster one.
         if "twisted.internet.reactor" not in sys.modules:
-            from proxyd.reactor import install
+            with loading():
+                from proxyd.reactor import install
 
-            install()
+                install()
 
 
 class _Proxy(MultiService):
@@ -56,8 +58,6 @@ def makeService(options: Options) -> IService:
     A bad configuration ends the process with all that is wrong with it.
     """
     from twisted.internet import reactor
-
-    from proxyd.service.memory import loading, settle
 
     try:
         with loading():

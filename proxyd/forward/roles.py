@@ -102,7 +102,10 @@ class Site(Protocol):
     now: Callable[[], float]
     draining: bool
     channels: set[Any]
-    web_site: Any
+
+    @property
+    def web_site(self) -> Any:
+        """What ordinary Resources take for their site."""
 
     @property
     def settings(self) -> Settings:

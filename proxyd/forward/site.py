@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolNegotiationFactory, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.web.resource import IResource
-from twisted.web.server import Site
 from zope.interface import implementer
 
 from proxyd.errors import LimitExceeded
 from proxyd.forward.channel import Channel
 from proxyd.forward.record import Record
-from proxyd.forward.resources import serve_resource
 from proxyd.forward.roles import Settings
 from proxyd.http.request import RequestHead
 from proxyd.interfaces import IHeadResource
 from proxyd.reactor import when_turn_ends
 from proxyd.timer import Timers
+
+if TYPE_CHECKING:
+    from twisted.web.server import Site
 
 MIN_SILENT = 16
 """Connections without a request that any address may have: browsers open some in advance."""
@@ -39,7 +41,6 @@ class ProxySite(Factory):
     @ivar settings: in force for the next request of every connection.
     @ivar draining: no request is to follow the present ones.
     @ivar channels: all connections that speak HTTP.
-    @ivar web_site: what ordinary Resources take for their site.
     @ivar accepts: whether there is room for a further connection.
     @ivar open: how many connections there are, whatever they speak.
     @ivar serving: how many requests and WebSockets each client address has in progress.
@@ -80,10 +81,23 @@ class ProxySite(Factory):
         self.accepts = True
         self._waiting: deque[Channel] = deque()
         self._drained: Deferred[None] | None = None
-        self.web_site = Site(root, reactor=clock)
         self.respond: Callable[[RequestHead, Channel], None] = (
-            root.head_received if IHeadResource.providedBy(root) else partial(serve_resource, root)
+            root.head_received if IHeadResource.providedBy(root) else self._serve_resource
         )
+
+    # Twisted's own HTTP server takes a twentieth of the time until proxyd listens: only ordinary Resources wait for it.
+
+    @cached_property
+    def web_site(self) -> Site:
+        """What ordinary Resources take for their site."""
+        from twisted.web.server import Site
+
+        return Site(self.root, reactor=self._clock)
+
+    def _serve_resource(self, head: RequestHead, channel: Channel) -> None:
+        from proxyd.forward.resources import serve_resource
+
+        serve_resource(self.root, head, channel)
 
     def acceptableProtocols(self) -> list[bytes]:
         # Without an answer to ALPN Twisted refuses the clients that offer it (curl, browsers).

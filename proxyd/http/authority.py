@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 MAX_HOST = 255
@@ -64,3 +64,11 @@ def parse(octets: bytes) -> Authority:
     host = address.decode("ascii")
     IPv6Address(host)  # its ValueError is ours
     return Authority(host, port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by name or address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

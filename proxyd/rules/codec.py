@@ -62,7 +62,7 @@ Size = Annotated[int, Field(ge=0)]
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHOD = re.compile(r"[A-Z][A-Z-]*")
 _HOST_GLOB = re.compile(r"[A-Za-z0-9._*?-]+|[0-9A-Fa-f.*?]*:[0-9A-Fa-f.*?]*:[0-9A-Fa-f:.*?]*")
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\x00-\x20/?#@\\\x7f-\U0010ffff]+")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:(?![/?#@\\])[!-~])+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNTOUCHABLE = HOP_BY_HOP | {b"content-length", b"trailer"}
 """Fields that say how messages are framed or that belong to a connection; proxyd sets them itself."""
@@ -392,13 +392,13 @@ class RuleDocument(Document):
     """Make root-relative URLs in pages relative."""
     proxy: ProxyField = None
     """How the target is reached, in place of C{outbound.proxy}."""
-    tls: _TLS = _TLS()
+    tls: _TLS = _TLS.model_construct()
     """TLS to the target."""
     endpoint: Annotated[str, AfterValidator(_one_line)] | None = None
     """A Twisted client endpoint string to connect with."""
-    timeouts: _Timeouts = _Timeouts()
+    timeouts: _Timeouts = _Timeouts.model_construct()
     """In place of the service's."""
-    limits: _Limits = _Limits()
+    limits: _Limits = _Limits.model_construct()
     """In place of the service's."""
 
     @field_validator("rewrite")

@@ -14,7 +14,11 @@ from proxyd.errors import Problem
 
 
 class Document(BaseModel):
-    """A mapping of a configuration: keys in camel case, nothing unknown, nothing converted."""
+    """
+    A mapping of a configuration: keys in camel case, nothing unknown, nothing converted.
+
+    A default that is one is made by C{model_construct}: nobody has to wait for a validator of its own.
+    """
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, alias_generator=to_camel, validate_default=False, allow_inf_nan=False,

@@ -8,7 +8,7 @@ The running service: it listens, reloads, drains and ends::
 
 Clients are served in this process (L{proxyd.service.serving}) or in several
 others (L{proxyd.service.workers}); either way the rules are kept, and the admin
-API is answered, here.
+API (L{proxyd.service.admin}) is answered, here.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxyd.control.api.connections import Connections
-from proxyd.control.api.status import WorkerStatus
 from proxyd.control.counts import Counts
-from proxyd.control.rulebook import DynamicRule
+from proxyd.control.permissions import Permissions
+from proxyd.control.rulebook import DynamicRule, Rulebook
+from proxyd.control.store.opening import store_for
 from proxyd.errors import ConfigError, Problem, StoreError
 from proxyd.forward.site import ProxySite
 from proxyd.interfaces import IRuleStore
-from proxyd.service.control import ControlPlane, Read
 from proxyd.service.resource import RulesResource
 from proxyd.service.serving import Serving
 from proxyd.service.settings import Config
@@ -38,6 +37,9 @@ from proxyd.service.snapshot import Snapshot
 from proxyd.service.systemd import Supervisor
 
 if TYPE_CHECKING:
+    from proxyd.control.api.connections import Connections
+    from proxyd.control.api.status import WorkerStatus
+    from proxyd.service.admin import Admin, Read
     from proxyd.service.workers import Workers
 
 log = Logger()
@@ -69,7 +71,7 @@ class ProxyService(Service):
     One proxy.
 
     @ivar config: what it runs with.
-    @ivar control: its control plane.
+    @ivar rulebook: its rules that change at run time.
     @ivar restart_needed: the keys of the configuration that were changed since the start and need another one.
     @ivar reload_error: why the last reload changed nothing, if so.
     @ivar draining: whether it is about to end.
@@ -113,7 +115,16 @@ class ProxyService(Service):
             )
         else:
             self._servers = Serving(reactor, config, environment, self._listeners)
-        self.control = ControlPlane(reactor, config, environment, self, store)
+        permissions = Permissions(config.admin)
+        if store is None:
+            store = store_for(reactor, config.store, config.store_folder)
+        self.rulebook = Rulebook(reactor, store, permissions, config.base, self.use_rules)
+        self._admin: Admin | None = None
+        if config.admin_listen:
+            # Nor for an API that nobody asks.
+            from proxyd.service.admin import Admin
+
+            self._admin = Admin(reactor, config, environment, self, self.rulebook, permissions)
 
     # What programs that embed it may use
 
@@ -166,7 +177,7 @@ class ProxyService(Service):
         table = self.snapshot.table
         return table.is_public(path, method, upgrade=upgrade, host=host, now=self._reactor.seconds)
 
-    # What the control plane asks
+    # What the admin API asks
 
     @property
     def connections(self) -> Connections:
@@ -186,7 +197,11 @@ class ProxyService(Service):
         return 0 if self._workers is None else self._workers.restart()
 
     def _listeners(self) -> Iterable[IAddress]:
-        return [port.getHost() for port in (*self.ports, *self.control.ports)]
+        return [port.getHost() for port in (*self.ports, *self._admin_ports)]
+
+    @property
+    def _admin_ports(self) -> list[IListeningPort]:
+        return [] if self._admin is None else self._admin.ports
 
     # Start
 
@@ -197,13 +212,14 @@ class ProxyService(Service):
         @raise ConfigError: a listener cannot be opened.
         """
         self._servers.listen()
-        self.control.listen()
+        if self._admin is not None:
+            self._admin.listen()
 
     def startService(self) -> None:
         Service.startService(self)
         for warning in self.config.warnings:
             log.warn("{warning}", warning=warning)
-        self.control.open().addCallback(self._opened).addErrback(self._not_opened)
+        Deferred.fromCoroutine(self.rulebook.open()).addCallback(self._opened).addErrback(self._not_opened)
 
     def _opened(self, _: object) -> Deferred[None] | None:
         if not self.running:
@@ -228,7 +244,7 @@ class ProxyService(Service):
     def _tell_ports(self) -> None:
         for port in self.ports:
             log.info("proxyd listens on {address}", address=port.getHost())
-        for port in self.control.ports:
+        for port in self._admin_ports:
             log.info("proxyd's admin API listens on {address}", address=port.getHost())
         self._tell_ready()
 
@@ -252,7 +268,7 @@ class ProxyService(Service):
         self._supervisor.reloading()
         try:
             config, read = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read_again)
-            prepared = await self._servers.prepare(config, self.control.rulebook.rules)
+            prepared = await self._servers.prepare(config, self.rulebook.rules)
             await self._servers.take(prepared)
         except ConfigError as error:
             log.error("the configuration was not reloaded, the old one stays in force:\n{error}", error=error)
@@ -263,7 +279,8 @@ class ProxyService(Service):
                 ConfigError((Problem((), "an error in proxyd itself, see its log"),), self.config.source)
             )
         self.config = config
-        self.control.use(config, read)
+        if self._admin is not None and read is not None:
+            self._admin.use(config, read)
         for warning in config.warnings:
             log.warn("{warning}", warning=warning)
         self.reload_error = None
@@ -276,9 +293,9 @@ class ProxyService(Service):
         self._tell_ready()
         return None
 
-    def _read_again(self) -> tuple[Config, Read]:
+    def _read_again(self) -> tuple[Config, Read | None]:
         """Read the files that are this process's own, in a thread."""
-        return self._load(), self.control.read()
+        return self._load(), None if self._admin is None else self._admin.read()
 
     def _not_reloaded(self, error: ConfigError) -> ConfigError:
         self.reload_error = str(error)
@@ -287,7 +304,7 @@ class ProxyService(Service):
 
     def use_rules(self) -> Deferred[None]:
         """Serve the next request by the rules of the moment: those of the file, then those of the store."""
-        return self._changing.run(lambda: self._servers.use_rules(self.control.rulebook.rules))
+        return self._changing.run(lambda: self._servers.use_rules(self.rulebook.rules))
 
     # End
 
@@ -306,7 +323,8 @@ class ProxyService(Service):
                 log.failure("ending failed", result)
             self._supervisor.stopped()
             # The API is there as long as there is something to be seen by it.
-            return self.control.close()
+            closed: Deferred[Any] = succeed(None) if self._admin is None else self._admin.close()
+            return closed.addBoth(lambda _: self.rulebook.close())
 
         return self._servers.drain().addBoth(done)
 

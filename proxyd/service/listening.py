@@ -22,9 +22,9 @@ from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertifi
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from proxyd.control.api.access import is_loopback
 from proxyd.errors import ConfigError, Problem
 from proxyd.forward.site import ProxySite
+from proxyd.http.authority import is_loopback
 from proxyd.outbound.tls import read_certificates
 from proxyd.service.accepting import patient
 from proxyd.service.proxy_protocol import PREFIX, proxy_protocol

@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.haproxy import proxyEndpoint
 from zope.interface import implementer
 
 log = Logger()
@@ -74,5 +73,8 @@ def proxy_protocol(endpoint: IStreamServerEndpoint, trusts: Callable[[str], bool
 
     @return: an endpoint whose connections are those of the clients that the header names.
     """
+    # Nobody else waits for it.
+    from twisted.protocols.haproxy import proxyEndpoint
+
     wrapped: IStreamServerEndpoint = proxyEndpoint(_TrustingEndpoint(endpoint, trusts))
     return wrapped

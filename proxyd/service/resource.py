@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
 from zope.interface import implementer
 
@@ -18,7 +17,6 @@ from proxyd.control.auth.roles import Authenticator, Granted, Verdict
 from proxyd.errors import ExchangeError, NoRuleMatches
 from proxyd.forward.channel import Channel
 from proxyd.forward.exchange import Exchange
-from proxyd.forward.resources import serve_resource
 from proxyd.http.forwarded import forwarding
 from proxyd.http.request import RequestHead
 from proxyd.http.trace import is_traced, traced
@@ -30,6 +28,9 @@ from proxyd.service.last_hop import LIMITED_BY_HOPS, answer_options, answer_trac
 from proxyd.service.rates import Rates
 from proxyd.service.snapshot import Snapshot
 from proxyd.websocket.relays import Relays
+
+if TYPE_CHECKING:
+    from twisted.web.iweb import IRequest
 
 log = Logger()
 
@@ -65,6 +66,9 @@ class RulesResource(Resource):
             self._failed(error, head, channel)
 
     def _mounted(self, head: RequestHead, channel: Channel) -> None:
+        # Only who has mounted something waits for Twisted's own HTTP server.
+        from proxyd.forward.resources import serve_resource
+
         self._identify(head, channel)
         serve_resource(self, head, channel, partial(self._attempt, self._serve))
 

@@ -161,7 +161,7 @@ class _Log(Document):
 class _Outbound(Document):
     proxy: Annotated[ProxyField, BeforeValidator(_plain)] = None
     """How targets are reached by rules that do not say so themselves: C{direct}, C{env} or a proxy."""
-    tls: ProxyTLSDocument = ProxyTLSDocument()
+    tls: ProxyTLSDocument = ProxyTLSDocument.model_construct()
     """TLS to proxies."""
 
 
@@ -211,19 +211,19 @@ class ConfigDocument(Document):
 
     listen: Annotated[list[_Listen], Field(min_length=1)]
     """Where clients connect."""
-    admin: _Admin = _Admin()
+    admin: _Admin = _Admin.model_construct()
     """Where rules are changed at run time."""
     store: Annotated[_Text, AfterValidator(_store)] | None = None
     """Where rules that change at run time are kept: C{sqlite:FILE}, C{postgresql://…} or C{memory:}."""
     workers: Annotated[int | Literal["auto"], BeforeValidator(_workers), BeforeValidator(_number)] = 1
     """How many processes serve, at most 256; C{auto} is one for each processor."""
-    outbound: _Outbound = _Outbound()
+    outbound: _Outbound = _Outbound.model_construct()
     """How targets are reached."""
     auth: AuthField = None
     """Who may ask; without it anybody."""
-    timeouts: _Timeouts = _Timeouts()
+    timeouts: _Timeouts = _Timeouts.model_construct()
     """Seconds; 0 is never. They end up to an eighth of a second late."""
-    limits: _Limits = _Limits()
+    limits: _Limits = _Limits.model_construct()
     """Numbers and octets; 0 is no limit."""
     trusted_proxies: list[Annotated[_Text, AfterValidator(_network)]] = []
     """Whose forwarding fields are believed: addresses, networks, C{unix} for UNIX sockets."""
@@ -231,7 +231,7 @@ class ConfigDocument(Document):
     """Send Forwarded (RFC 7239), too."""
     traceparent: bool = False
     """Give requests a trace that have none."""
-    log: _Log = _Log()
+    log: _Log = _Log.model_construct()
     """The access log."""
     rules: list[Any] = []
     """The rules, in matching order."""

@@ -10,7 +10,6 @@ program and every page in a browser on this machine does.
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import ip_address
 from typing import Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -33,14 +32,6 @@ MAX_ADDRESSES: Final = 4096
 """Addresses whose failures are remembered; beyond, the one that failed longest ago is forgotten."""
 
 _CHALLENGE = (b"WWW-Authenticate", b'Bearer realm="proxyd admin"')
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by name or address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 class Access:
@@ -72,7 +63,7 @@ class Access:
         asked = head.host_value.decode("latin-1").lower()
         host = head.host.host.lower() if head.host is not None else ""
         ours = here.host if isinstance(here, IPv4Address | IPv6Address) else ""
-        if not (is_loopback(host) or (host and host == ours) or host in self._hosts or asked in self._hosts):
+        if not (authority.is_loopback(host) or (host and host == ours) or host in self._hosts or asked in self._hosts):
             raise CallError(403, "This Host is not the admin API's; add it to admin.hosts if it should be.", "Host")
         for origin in values(head.fields, b"origin"):
             scheme, _, rest = origin.decode("latin-1").lower().partition("://")

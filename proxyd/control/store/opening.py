@@ -7,8 +7,6 @@ import re
 from typing import Any, Final
 
 from proxyd.control.store.memory import MemoryStore
-from proxyd.control.store.postgres import PostgresStore
-from proxyd.control.store.sqlite import SqliteStore
 from proxyd.errors import StoreUnusable
 from proxyd.interfaces import IRuleStore
 
@@ -58,6 +56,11 @@ def store_for(reactor: Any, url: str, folder: str) -> IRuleStore:
     scheme, _, rest = url.partition(":")
     if scheme == "memory":
         return MemoryStore()
+    # Nobody waits for the library of another store.
     if scheme == "sqlite":
+        from proxyd.control.store.sqlite import SqliteStore
+
         return SqliteStore(reactor, os.path.join(folder, rest))
+    from proxyd.control.store.postgres import PostgresStore
+
     return PostgresStore(reactor, url)

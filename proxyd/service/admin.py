@@ -1,7 +1,4 @@
-"""
-The control plane of the running service: the rules that change at run time,
-the admin API and its page, and where they are listened for.
-"""
+"""The admin API of the running service and its page: what they show, and where they are listened for."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 
 from proxyd import __version__
-from proxyd.control.api.access import Access, is_loopback
+from proxyd.control.api.access import Access
 from proxyd.control.api.calls import Answer, Call, Operation
 from proxyd.control.api.connections import Connections as LiveConnections
 from proxyd.control.api.connections import ConnectionsAPI
@@ -33,10 +30,9 @@ from proxyd.control.page import page_files
 from proxyd.control.permissions import Permissions
 from proxyd.control.rulebook import Rulebook
 from proxyd.control.settings import AdminToken
-from proxyd.control.store.opening import store_for
 from proxyd.errors import ConfigError, Problem
 from proxyd.forward.site import ProxySite
-from proxyd.interfaces import IRuleStore
+from proxyd.http.authority import is_loopback
 from proxyd.service.listening import Certificates, ServerTLS, listen, only_ours
 from proxyd.service.serving import opened
 from proxyd.service.settings import Config, Listener
@@ -53,7 +49,7 @@ CLOSE_S = 2.0
 
 
 class Service(Protocol):
-    """What the control plane asks of the service."""
+    """What the API asks of the service."""
 
     config: Config
     restart_needed: list[str]
@@ -87,24 +83,19 @@ class Service(Protocol):
     def reload(self) -> Deferred[ConfigError | None]:
         """Read the configuration again; fires with what is wrong with it."""
 
-    def use_rules(self) -> Deferred[None]:
-        """Serve the next request by the rules of the moment."""
-
 
 class Read(NamedTuple):
-    """What a reload has read for the control plane, before it is in force."""
+    """What a reload has read for the API, before it is in force."""
 
     tokens: Tokens[AdminToken]
     certificates: list[Certificates | None]
 
 
-class ControlPlane:
+class Admin:
     """
-    The rules that change at run time, and all that shows and changes them.
+    The admin API.
 
-    @ivar rulebook: these rules.
-    @ivar ports: what the admin API listens on, once it does.
-    @ivar site: the factory of callers' connections.
+    @ivar ports: what it listens on, once it does.
     """
 
     def __init__(
@@ -113,10 +104,12 @@ class ControlPlane:
         config: Config,
         environment: Mapping[str, str],
         service: Service,
-        store: IRuleStore | None = None,
+        rulebook: Rulebook,
+        permissions: Permissions,
     ) -> None:
         """
-        @param store: where the rules are kept, in place of what the configuration says.
+        @param rulebook: the rules that it changes.
+        @param permissions: what these may name.
 
         @raise ConfigError: the file of a token or of TLS cannot be read.
         """
@@ -126,14 +119,11 @@ class ControlPlane:
         self._service = service
         self._started = time.time()
         self._started_at: float = reactor.seconds()
-        permissions = Permissions(config.admin)
-        if store is None:
-            store = store_for(reactor, config.store, config.store_folder)
-        self.rulebook = Rulebook(reactor, store, permissions, config.base, service.use_rules)
-        self._rules_api = RulesAPI(self.rulebook, permissions, lambda: service.config.rules, environment)
+        self._rulebook = rulebook
+        self._rules_api = RulesAPI(rulebook, permissions, lambda: service.config.rules, environment)
         self._access = Access(config.admin, reactor)
         self._tls = [None if one.tls is None else ServerTLS(one.tls) for one in config.admin_listen]
-        self.site = ProxySite(self._resource(), config, reactor, lambda record: None, self._accept)
+        self._site = ProxySite(self._resource(), config, reactor, lambda record: None, self._accept)
 
     def _resource(self) -> AdminResource:
         admin = self._config.admin
@@ -173,7 +163,7 @@ class ControlPlane:
         """
         for index, (listener, tls) in enumerate(zip(self._config.admin_listen, self._tls, strict=True)):
             private = Listener(only_ours(listener.endpoint), listener.tls)
-            listening = listen(self._reactor, private, self.site, tls, lambda one: self.snapshot.trusted.trusts(one))
+            listening = listen(self._reactor, private, self._site, tls, lambda one: self.snapshot.trusted.trusts(one))
             self.ports.append(opened(listening, ("admin", "listen", index), listener, self._config.source))
             if not self._config.admin.tokens:
                 self._check_private(index, self.ports[-1].getHost())
@@ -200,35 +190,27 @@ class ControlPlane:
 
     def use(self, config: Config, read: Read) -> None:
         """Take what a reload may change."""
-        self.site.use(config)
+        self._site.use(config)
         self._access.tokens = read.tokens
         for tls, fresh in zip(self._tls, read.certificates, strict=True):
             if tls is not None and fresh is not None:
                 tls.use(fresh)
 
-    def open(self) -> Deferred[None]:
-        """
-        Put the rules of the store in force.
-
-        @return: fails with L{proxyd.errors.StoreUnusable}.
-        """
-        return Deferred.fromCoroutine(self.rulebook.open())
-
     def close(self) -> Deferred[Any]:
-        """Stop listening, and let go of the store; fires when all connections to the API have ended."""
+        """Stop listening; fires when all connections have ended."""
         ended: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self.ports]
         self.ports = []
-        drained = self.site.drain()
+        drained = self._site.drain()
         if not drained.called:
-            hurrying = self._reactor.callLater(CLOSE_S, self.site.abort)
+            hurrying = self._reactor.callLater(CLOSE_S, self._site.abort)
             drained.addCallback(lambda _: hurrying.cancel() if hurrying.active() else None)
-        return gatherResults([*ended, drained]).addBoth(lambda _: self.rulebook.close())
+        return gatherResults([*ended, drained])
 
     def _accept(self, accepting: bool) -> None:
         for port in self.ports:
             (port.startReading if accepting else port.stopReading)()  # type: ignore[attr-defined]
 
-    # What the API shows
+    # What it shows
 
     @property
     def snapshot(self) -> Snapshot:
@@ -249,7 +231,7 @@ class ControlPlane:
         return self._service.restart_workers()
 
     async def _status(self, role: str) -> Status:
-        service, rulebook = self._service, self.rulebook
+        service, rulebook = self._service, self._rulebook
         counts = await service.counts()
         return Status(
             version=__version__,
@@ -286,14 +268,15 @@ class ControlPlane:
         return Deferred.fromCoroutine(self._status(role))
 
     def _readiness(self) -> Answer:
-        service, away = self._service, self.rulebook.store.away
-        is_ready = bool(service.ports) and not service.draining and self.rulebook.is_ready
+        service, rulebook = self._service, self._rulebook
+        away = rulebook.store.away
+        is_ready = bool(service.ports) and not service.draining and rulebook.is_ready
         content = {
             "ready": is_ready,
             "listening": bool(service.ports),
             "draining": service.draining,
             # Why is for those with a token: it can name hosts and files.
-            "store": "ok" if self.rulebook.is_ready else "not read yet" if away is None else "away",
+            "store": "ok" if rulebook.is_ready else "not read yet" if away is None else "away",
         }
         return Answer(content, 200 if is_ready else 503)
 
@@ -308,7 +291,7 @@ class ControlPlane:
         return Answer(text, media_type=media_type)
 
     def _gauges(self, found: Mapping[str, float]) -> Iterator[Gauge]:
-        rulebook = self.rulebook
+        rulebook = self._rulebook
         yield "proxyd_connections", "Clients' connections", {}, found["connections"]
         yield "proxyd_websockets", "WebSockets that are open", {}, found["websockets"]
         meaning = "Connections to origin servers, WebSockets excepted"
