@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
+from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 import re2  # type: ignore[import-untyped]
-from corvus_regex_ecma262 import Match as Groups
 from corvus_regex_ecma262 import MatchLimitError
 
 from proxyd.errors import MatchTooSlow, NoRuleMatches
@@ -45,10 +46,7 @@ _SHORT: Final = 256
 """Characters of a path that is remembered."""
 
 _FEW: Final = 64
-"""So many places are sorted at once; of more, only the first ones are likely to be asked for."""
-
-_Member = tuple[str, list[int]]
-"""A segment's expression, and the places of the rules that have it, in their order."""
+"""So many entries are sorted at once; of more, only the first ones are likely to be asked for."""
 
 
 def _stopped() -> float:
@@ -68,15 +66,21 @@ class _Entry:
         self.hosts = host_globs(rule.hosts) if rule.hosts else None
 
 
+_in_order = attrgetter("index")
+
+_Member = tuple[str, list[_Entry]]
+"""A segment's expression, and the entries that have it, in their order."""
+
+
 class _Set:
     """
     One RE2 set, whose members are segments.
 
     @ivar match: from a path to the members in it; C{None} is that RE2 could not say.
-    @ivar places: of each member, the places of the rules with that segment.
+    @ivar entries: of each member, those with that segment, in their order.
     """
 
-    __slots__ = ("match", "places")
+    __slots__ = ("entries", "match")
 
     def __init__(self, members: Sequence[_Member], max_memory: int) -> None:
         """
@@ -95,11 +99,11 @@ class _Set:
             expressions.Add(expression.encode("ascii"))
         expressions.Compile()
         self.match = expressions.Match
-        self.places: list[list[int]] = [[], *(places for _, places in members)]
+        self.entries: list[list[_Entry]] = [[], *(entries for _, entries in members)]
 
 
-def _sets(members: Sequence[_Member], max_memory: int) -> tuple[list[_Set], list[int]]:
-    """Make as few sets as RE2 has room for; also return the places that fit into none."""
+def _sets(members: Sequence[_Member], max_memory: int) -> tuple[list[_Set], list[_Entry]]:
+    """Make as few sets as RE2 has room for; also return the entries that fit into none."""
     if not members:
         return [], []
     try:
@@ -120,41 +124,40 @@ class _Section:
     def __init__(self, entries: Sequence[_Entry], max_memory: int) -> None:
         self._entries = entries
         self._sets: list[_Set] = []
-        self._always: list[int] = []
+        self._always: list[_Entry] = []
         if len(entries) < MIN_SET_SIZE:
             return
         found = [entry.rule.pattern.segments for entry in entries]
         rules_with = Counter(segment for one in found for segment in set(one))
-        members: dict[str, list[int]] = {}
-        for place, one in enumerate(found):
+        members: dict[str, list[_Entry]] = {}
+        for entry, one in zip(entries, found, strict=True):
             if one:
                 best = min(one, key=lambda segment: (rules_with[segment], -segment.length))
-                members.setdefault(best.expression, []).append(place)
+                members.setdefault(best.expression, []).append(entry)
             else:
-                self._always.append(place)
+                self._always.append(entry)
         self._sets, refused = _sets(list(members.items()), max_memory)
-        self._always = sorted(self._always + refused)
+        self._always = sorted(self._always + refused, key=_in_order)
 
     def candidates(self, path: str) -> Iterable[_Entry]:
         """Return the entries that may match, in their order."""
-        entries = self._entries
         # What RE2 is told holds for ASCII only; no path that came over HTTP is anything else.
         if not self._sets or not path.isascii():
-            return entries
-        octets = path.encode("ascii")
-        places = [self._always] if self._always else []
+            return self._entries
+        octets = path.encode()
+        several = [self._always] if self._always else []
         for one in self._sets:
             found = one.match(octets)
             if found is None:
-                return entries
+                return self._entries
             for member in found:
                 if member:
-                    places.append(one.places[member])
-        if len(places) == 1:
-            return map(entries.__getitem__, places[0])
-        if sum(map(len, places)) > _FEW:
-            return map(entries.__getitem__, merge(*places))
-        return map(entries.__getitem__, sorted(place for some in places for place in some))
+                    several.append(one.entries[member])
+        if len(several) <= 1:
+            return several[0] if several else ()
+        if sum(map(len, several)) > _FEW:
+            return merge(*several, key=_in_order)
+        return sorted(chain.from_iterable(several), key=_in_order)
 
 
 class RuleTable:
@@ -205,19 +208,16 @@ class RuleTable:
             found = self._first(path, name, now)
         if found is None:
             raise NoRuleMatches(f"no rule matches {path}")
-        match = Match(found[0].rule, found[1], path)
         if len(path) <= _SHORT:
             if len(self._known) >= KNOWN:
                 self._known.clear()
-            self._known[key] = match
-        return match
+            self._known[key] = found
+        return found
 
     def _candidates(self, path: str, host: str) -> Iterable[_Entry]:
         """Return the candidates of every section that this host may be in, in the order of all rules."""
         general = self._general.candidates(path)
         by_host = self._by_host
-        if not by_host:
-            return general
         sections = [section for key in _keys_of(host) if (section := by_host.get(key)) is not None]
         if not sections:
             return general
@@ -226,9 +226,9 @@ class RuleTable:
             found.update((entry.index, entry) for entry in section.candidates(path))
         return (found[index] for index in sorted(found))
 
-    def _first(self, path: str, host: str, now: Callable[[], float]) -> tuple[_Entry, Groups[str]] | None:
+    def _first(self, path: str, host: str, now: Callable[[], float]) -> Match | None:
         deadline = now() + _ATTEMPT_S
-        for entry in self._candidates(path, host):
+        for entry in self._candidates(path, host) if self._by_host else self._general.candidates(path):
             left = deadline - now()
             if left <= 0:
                 raise MatchTooSlow(entry.rule.id)
@@ -239,7 +239,7 @@ class RuleTable:
             except MatchLimitError as error:
                 raise MatchTooSlow(entry.rule.id) from error
             if groups is not None:
-                return entry, groups
+                return Match(entry.rule, groups, path)
         return None
 
     def is_public(
