@@ -133,13 +133,18 @@ def parse_request(octets: bytes, previous: RequestHead | None = None) -> Request
 
     @param octets: from the request line to the empty line, which ends them.
     @param previous: the request before this one on the same connection.
-        Clients repeat their fields from request to request, and what is the
-        same to the octet need not be read twice.
+        Clients repeat their fields from request to request, those that poll
+        and call all of it, and what is the same to the octet need not be read
+        twice.
+
+    @return: C{previous} itself, if all is the same.
 
     @raise RequestError: this is no request that proxyd serves: 400; 405 for
         C{CONNECT}; 501 for an unknown method; 505 for another major version.
     """
     line, _, section = octets.partition(b"\r\n")
+    if previous is not None and line == previous.line and section == previous.section:
+        return previous
     head = RequestHead()
     head.line = line
     plain = _PLAIN_LINE.fullmatch(line)

@@ -365,6 +365,15 @@ def test_fields_that_repeat(first: bytes, second: bytes, repeats: bool) -> None:
     assert head.target.path == alone.target.path
 
 
+@pytest.mark.parametrize("start", [b"GET /a", b"POST /a?b", b"GET http://b/", b"OPTIONS *"])
+def test_requests_that_repeat(start: bytes) -> None:
+    """A request that is the same to the octet is not read again; one octet more, and it is."""
+    octets = start + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    previous = parse_request(octets)
+    assert parse_request(octets, previous) is previous
+    assert parse_request(octets[:-2] + b"X: y\r\n\r\n", previous) is not previous
+
+
 WORDS = st.sampled_from(
     [b"GET", b"POST", b"get", b"CONNECT", b"FOO", b"/", b"a", b".", b"%2e", b"%41", b"%", b"?", b"#", b";", b"\\", b"*",
      b"http://a", b" ", b"\t", b"\xe9", b"\r", b"HTTP/1.1", b"HTTP/1.0"]
