@@ -12,8 +12,9 @@ distributions build them with.
 
 proxyd has everything on that it has on by default, a table of ten rules of
 which the last one matches, metrics, and an access log in a file.  The load of
-a row asks for one path, which the table remembers after the first request;
-the row C{rules} measures paths that it has not seen.
+a row repeats one request: each connection reads it once, and the table
+remembers its path.  In the row C{varied} no two requests are the same, and
+C{rules} measures paths that the table has not seen.
 
 Some rows show a bare relay beside the peers: a program on proxyd's reactor
 that hands octets on and looks at nothing.  What it costs, no proxy on that

@@ -38,8 +38,8 @@ def _origin(lab: Lab) -> int:
     return lab.http_origin
 
 
-def _small(connections: int = CONNECTIONS, fields: Sequence[str] = ()) -> Load:
-    return lambda port, seconds: wrk(f"http://127.0.0.1:{port}/1k", seconds, connections, fields)
+def _small(connections: int = CONNECTIONS, fields: Sequence[str] = (), varied: bool = False) -> Load:
+    return lambda port, seconds: wrk(f"http://127.0.0.1:{port}/1k", seconds, connections, fields, varied)
 
 
 def _body(name: str) -> Load:
@@ -93,8 +93,14 @@ ROWS = [
         {"nginx": 2.0, "bun": 0.9, "node http-proxy": 0.3, "aiohttp": 0.25},
     ),
     Row(
+        "varied",
+        "the same, each request with a query of its own",
+        "µs/request",
+        compare(("nginx", "bun"), _origin, _small(varied=True)),
+    ),
+    Row(
         "browser",
-        "the same with the twelve header fields of a browser",
+        "as plain, with the twelve header fields of a browser",
         "µs/request",
         compare(("nginx", "nginx without a log", "bun"), _origin, _small(fields=BROWSER)),
         {"nginx": 2.0, "bun": 0.85},

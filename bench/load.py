@@ -64,23 +64,29 @@ def _answer(command: Sequence[str], seconds: float) -> dict[str, Any]:
     return _parsed(shown.stdout, shown.stderr)
 
 
-def wrk(url: str, seconds: float, connections: int, fields: Sequence[str] = ()) -> Done:
-    """Requests as fast as answers come, one at a time on each connection."""
-    answer = _wrk(url, seconds, connections, fields)
+def wrk(url: str, seconds: float, connections: int, fields: Sequence[str] = (), varied: bool = False) -> Done:
+    """
+    Requests as fast as answers come, one at a time on each connection.
+
+    @param varied: each has a query of its own; else all are the same.
+    """
+    answer = _wrk(url, seconds, connections, fields, ("--", "varied") if varied else ())
     return Done(answer["requests"], answer["errors"], answer["median_us"])
 
 
 def wrk_megabytes(url: str, seconds: float, connections: int) -> Done:
     """As L{wrk}, but counted in megabytes of answers."""
-    answer = _wrk(url, seconds, connections, ())
+    answer = _wrk(url, seconds, connections)
     return Done(answer["octets"] / 1e6, answer["errors"])
 
 
-def _wrk(url: str, seconds: float, connections: int, fields: Sequence[str]) -> dict[str, Any]:
+def _wrk(
+    url: str, seconds: float, connections: int, fields: Sequence[str] = (), arguments: Sequence[str] = ()
+) -> dict[str, Any]:
     headers = [part for line in fields for part in ("-H", line)]
     # wrk knows whole seconds only.
     options = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"]
-    answer = _answer(["wrk", *options, *headers, "-s", str(HERE / "peers" / "wrk.lua"), url], seconds)
+    answer = _answer(["wrk", *options, *headers, "-s", str(HERE / "peers" / "wrk.lua"), url, *arguments], seconds)
     if not answer["requests"]:
         raise LoadFailed(f"{url}: no answers, {answer['errors']} errors")
     return answer
