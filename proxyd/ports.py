@@ -270,6 +270,7 @@ class _PromptUNIX(Prompt):
     def sendFileDescriptor(self, fileno: int) -> None:
         # It goes with the octet that is written next.
         self.send()
+        self._goes_straight = False
         super().sendFileDescriptor(fileno)  # type: ignore[misc]
 
 

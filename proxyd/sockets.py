@@ -77,6 +77,7 @@ class Prompt:
     is_reset = False
     instead: Callable[[], Any] | None = None
     _room = SMALL
+    _goes_straight = False  # is_free(), and nothing has happened since that could change it
 
     def is_free(self) -> bool:
         """Whether octets may go straight to the socket: none wait that were written before."""
@@ -95,16 +96,25 @@ class Prompt:
             self._pieces.append(data)
         elif not data:
             return
-        elif self.is_free():
+        elif self._goes_straight or self._look():
             self._pieces = [data]
             self.reactor.unsent.append(self)
         else:
-            super().write(data)  # type: ignore[misc]
+            self._queue(data)
             return
         self.written += len(data)
         if self.written > SMALL:
             # Whoever writes that much is to hear that the socket is full.
             self.send()
+
+    def _look(self) -> bool:
+        self._goes_straight = self.is_free() and not self._writeDisconnecting
+        return self._goes_straight
+
+    def _queue(self, data: bytes) -> None:
+        """Have the reactor send this when the socket takes more."""
+        self._goes_straight = False
+        super().write(data)  # type: ignore[misc]
 
     def send(self) -> None:
         """Send what was written within this turn, as far as the socket takes it; the rest is queued."""
@@ -129,7 +139,7 @@ class Prompt:
         except OSError:
             sent = 0
         if sent < len(data):
-            super().write(data[sent:])  # type: ignore[misc]
+            self._queue(data[sent:])
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
@@ -155,10 +165,15 @@ class Prompt:
         else:
             super().loseConnection()  # type: ignore[misc]
 
+    def loseWriteConnection(self) -> None:
+        self._goes_straight = False
+        super().loseWriteConnection()  # type: ignore[misc]
+
     def abortConnection(self) -> None:
         if self.disconnected or self._aborting:
             return
         self._aborting = True
+        self._goes_straight = False
         self.stopReading()
         self.stopWriting()
         self.instead = do_nothing
@@ -182,6 +197,7 @@ class Prompt:
     def startTLS(self, *arguments: Any, **options: Any) -> None:
         # TLS writes past us.
         self.send()
+        self._goes_straight = False
         super().startTLS(*arguments, **options)  # type: ignore[misc]
 
     def splice(
@@ -207,6 +223,7 @@ class Prompt:
 
     def connectionLost(self, reason: Failure) -> None:
         self.instead = None
+        self._goes_straight = False
         if self.connected:
             self.send()
             # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
@@ -224,7 +241,7 @@ def with_own_code(kind: _Kind) -> _Kind:
     The interpreter learns where the attributes are that a piece of code asks
     for (PEP 659).  With two classes in turn it learns nothing.
     """
-    for name in ("is_free", "write", "send", "doRead"):
+    for name in ("write", "send", "doRead"):
         method = getattr(kind, name)
         copy = FunctionType(
             method.__code__.replace(), method.__globals__, name, method.__defaults__, method.__closure__
@@ -250,7 +267,7 @@ class PromptTCP(Prompt):
         self.fileno = sock.fileno
         self.protocol = protocol
         self.connected = self.disconnecting = self.disconnected = 0
-        self.TLS = self._aborting = self._ends = self._shouldShutdown = False
+        self.TLS = self._aborting = self._ends = self._shouldShutdown = self._goes_straight = False
         self._writeDisconnecting = self._writeDisconnected = False
         self.producer = None
         self.streamingProducer = False
@@ -308,6 +325,7 @@ class PromptTCP(Prompt):
         if self.disconnected:
             return
         self.instead = None
+        self._goes_straight = False
         if self.written:
             self.send()
         # Nobody else has the socket: when it is closed, which it is at once, the kernel waits for it no more.
