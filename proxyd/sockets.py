@@ -108,7 +108,7 @@ class Prompt:
             self.send()
 
     def _look(self) -> bool:
-        self._goes_straight = self.is_free() and not self._writeDisconnecting
+        self._goes_straight = self.is_free()
         return self._goes_straight
 
     def _queue(self, data: bytes) -> None:
@@ -165,15 +165,10 @@ class Prompt:
         else:
             super().loseConnection()  # type: ignore[misc]
 
-    def loseWriteConnection(self) -> None:
-        self._goes_straight = False
-        super().loseWriteConnection()  # type: ignore[misc]
-
     def abortConnection(self) -> None:
         if self.disconnected or self._aborting:
             return
         self._aborting = True
-        self._goes_straight = False
         self.stopReading()
         self.stopWriting()
         self.instead = do_nothing

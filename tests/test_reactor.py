@@ -354,11 +354,16 @@ def test_received(reactor: PromptReactor, pair: Pair) -> None:
 def test_order(reactor: PromptReactor, pair: Pair) -> None:
     """What does not fit waits its turn, and what is written after it does not overtake it."""
     pieces = [struct.pack(">I", number) * (1 + number % 7 * 5000) for number in range(600)]
-    for piece in pieces[:-1]:
+    received = b""
+    for number, piece in enumerate(pieces[:-1]):
         pair.transport.write(piece)
+        if number in (200, 400):
+            # There is room again, and what waits for it has not had its turn.
+            received += pair.other.recv(50_000)
     pair.transport.writeSequence([pieces[-1][:2], pieces[-1][2:]])
     expected = b"".join(pieces)
-    assert read(reactor, pair.other, len(expected)) == expected
+    received += read(reactor, pair.other, len(expected) - len(received))
+    assert received == expected
     pair.transport.write(b"and again")
     assert read(reactor, pair.other, 9) == b"and again"
 
@@ -408,15 +413,22 @@ def test_error_in_send(reactor: PromptReactor, tcp: Pair) -> None:
     assert not tcp.protocol.read_lost
 
 
-def test_write_after_the_end(reactor: PromptReactor, tcp: Pair) -> None:
+@pytest.mark.parametrize("end", ["abortConnection", "loseConnection"])
+@pytest.mark.parametrize("late", [b"", b"x"])
+def test_write_after_the_end(reactor: PromptReactor, pair: Pair, end: str, late: bytes) -> None:
     """What is written to a lost connection goes nowhere, quietly."""
-    tcp.other.close()
-    turn_until(reactor, lambda: tcp.protocol.read_lost or tcp.protocol.lost)
-    tcp.transport.abortConnection()
-    tcp.transport.write(b"x")
-    tcp.transport.writeSequence([b"y"])
-    turn_until(reactor, lambda: tcp.protocol.lost)
-    tcp.transport.write(b"z")
+    pair.transport.write(b"answer")
+    assert read(reactor, pair.other, 6) == b"answer"
+    pair.other.close()
+    turn_until(reactor, lambda: pair.protocol.read_lost or pair.protocol.lost)
+    getattr(pair.transport, end)()
+    pair.transport.write(late)
+    pair.transport.writeSequence([late])
+    turn_until(reactor, lambda: pair.protocol.lost)
+    pair.transport.write(b"z")
+    later: list[str] = []
+    when_turn_ends(reactor, lambda: later.append("z"))
+    turn_until(reactor, lambda: later)
 
 
 def test_closing_with_octets_to_send(reactor: PromptReactor, pair: Pair) -> None:
