@@ -16,8 +16,8 @@ CONFIG := etc/demo.yaml
 TARGET := channel
 MINUTES := 1
 ROWS :=
-ROUNDS := 3
-SECONDS := 2
+ROUNDS := 8
+SECONDS := 1
 
 .PHONY: run test lint docs soak fuzz bench clean
 

@@ -21,8 +21,8 @@ from bench.rows import Result, Row
 
 ROWS = [row for subject in (http, websocket, tls, tunnel, rules, start, memory) for row in subject.ROWS]
 
-ROUNDS = 3
-SECONDS = 2.0
+ROUNDS = 8
+SECONDS = 1.0
 
 _MAX_REASON = 500
 
