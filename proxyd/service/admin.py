@@ -91,7 +91,7 @@ class Read(NamedTuple):
     certificates: list[Certificates | None]
 
 
-class Admin:
+class AdminAPI:
     """
     The admin API.
 

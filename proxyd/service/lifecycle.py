@@ -39,7 +39,7 @@ from proxyd.service.systemd import Supervisor
 if TYPE_CHECKING:
     from proxyd.control.api.connections import Connections
     from proxyd.control.api.status import WorkerStatus
-    from proxyd.service.admin import Admin, Read
+    from proxyd.service.admin import AdminAPI, Read
     from proxyd.service.workers import Workers
 
 log = Logger()
@@ -119,12 +119,12 @@ class ProxyService(Service):
         if store is None:
             store = store_for(reactor, config.store, config.store_folder)
         self.rulebook = Rulebook(reactor, store, permissions, config.base, self.use_rules)
-        self._admin: Admin | None = None
+        self._admin: AdminAPI | None = None
         if config.admin_listen:
             # Nor for an API that nobody asks.
-            from proxyd.service.admin import Admin
+            from proxyd.service.admin import AdminAPI
 
-            self._admin = Admin(reactor, config, environment, self, self.rulebook, permissions)
+            self._admin = AdminAPI(reactor, config, environment, self, self.rulebook, permissions)
 
     # What programs that embed it may use
 
