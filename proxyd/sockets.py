@@ -77,7 +77,7 @@ class Prompt:
     is_reset = False
     instead: Callable[[], Any] | None = None
     _room = SMALL
-    _goes_straight = False  # is_free(), and nothing has happened since that could change it
+    _goes_straight = False  # is_free() as it was found last; what changes it for the worse says so
 
     def is_free(self) -> bool:
         """Whether octets may go straight to the socket: none wait that were written before."""
@@ -169,6 +169,7 @@ class Prompt:
         if self.disconnected or self._aborting:
             return
         self._aborting = True
+        self._goes_straight = False
         self.stopReading()
         self.stopWriting()
         self.instead = do_nothing

@@ -553,6 +553,21 @@ def test_abort_with_octets_to_send(reactor: PromptReactor, tcp: Pair) -> None:
             pass
 
 
+def test_producer_after_abort(reactor: PromptReactor, pair: Pair) -> None:
+    """Who writes until it is told to pause is told so, though the connection is about to end."""
+    calls: list[str] = []
+    pair.transport.write(b"answer")
+    assert read(reactor, pair.other, 6) == b"answer"
+    pair.transport.registerProducer(Calls(calls), True)
+    pair.transport.abortConnection()
+    octets = 0
+    while not calls:
+        pair.transport.write(b"x" * 10_000)
+        octets += 10_000
+        assert octets < MEBIBYTE
+    turn_until(reactor, lambda: pair.protocol.lost)
+
+
 class Moved:
     """What a transport says that it has moved, and the producer that the other one pauses."""
 
