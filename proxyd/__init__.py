@@ -7,7 +7,7 @@ above it in this list, never what stands below::
     errors, interfaces              what goes wrong; what others may provide
     timer, times, transports        deadlines that move; moments as text; what lies below a transport's wrappers
     splicing, sockets               octets moved within the kernel; sockets that do this, and send once a turn
-    ports, reactor                  what accepts and makes connections with them; the reactor of it all
+    ports, polling, reactor         what accepts and makes connections with them; which go first; the reactor of it all
     tls                             TLS that keeps nothing back
     http/                           pure: heads, fields, targets, bodies, forwarding, the WebSocket handshake
     rules/                          pure: patterns, globs, the table, the request that a rule makes

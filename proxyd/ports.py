@@ -72,6 +72,7 @@ class TCPClient(PromptTCP, tcp.Client):
     Twisted's own begins in the next turn of the loop, and calls C{connect} a second time to hear that all is well.
     """
 
+    made = True
     connector: Any
     realAddress: Any
     reactor: Any
@@ -280,6 +281,8 @@ class UNIXServer(_PromptUNIX, unix.Server):
 
 class UNIXClient(_PromptUNIX, unix.Client):
     """A connection of ours."""
+
+    made = True
 
 
 class UNIXPort(unix.Port):

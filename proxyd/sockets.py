@@ -48,6 +48,7 @@ class Prompt:
     loss from the reactor's loop: nothing here calls the protocol back but to
     pause its producer.
 
+    @cvar made: it was made here, and not accepted (L{proxyd.polling}).
     @ivar written: octets that were written within this turn.
     @ivar instead: what is done for now where octets would be received.
     @ivar is_reset: the kernel has said that the connection is broken, which it says once; then it tells of an end in
@@ -67,6 +68,7 @@ class Prompt:
     disconnected: int
     dataBuffer: bytes
     TLS: bool
+    made = False
     _tempDataLen: int
     _writeDisconnecting: bool
     _writeDisconnected: bool

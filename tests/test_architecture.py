@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "proxyd"
 
 LAYERS = [
-    {"errors", "interfaces", "splicing", "timer", "times", "tls", "transports"},
+    {"errors", "interfaces", "polling", "splicing", "timer", "times", "tls", "transports"},
     {"sockets"},
     {"ports"},
     {"reactor"},

@@ -42,7 +42,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from proxyd import splicing
+from proxyd import polling, splicing
 from proxyd.reactor import PromptReactor, when_turn_ends
 from proxyd.splicing import MOST, WORTH, ISplicing, can_splice, is_allowed
 from proxyd.transports import unsent
@@ -507,6 +507,92 @@ def test_closed_before_its_turn(reactor: PromptReactor, tmp_path: Path) -> None:
     turn_until(reactor, lambda: one.protocol.lost or other.protocol.lost)
     assert sorted((one.protocol.received, other.protocol.received)) == [b"", b"x"]
     for pair in (one, other):
+        pair.close(reactor)
+
+
+def made(reactor: PromptReactor, folder: Path, count: int) -> list[Pair]:
+    """Connections that the reactor makes, of both kinds in turn."""
+    pairs = []
+    for number in range(count):
+        within = folder / str(number)
+        within.mkdir()
+        pairs.append((_tcp_client, _unix_client)[number % 2](reactor, within))
+    return pairs
+
+
+def looked_at(reactor: PromptReactor, pairs: list[Pair]) -> list[Pair]:
+    """Turn the reactor once: whose octets have been received, in this order."""
+    order: list[Pair] = []
+    for pair in pairs:
+        pair.protocol.on_data = lambda data, pair=pair: order.append(pair)  # type: ignore[misc]
+    reactor.iterate(0)
+    return order
+
+
+def test_what_was_begun_goes_first(reactor: PromptReactor, tmp_path: Path) -> None:
+    """An answer is passed on before requests are taken that came before it, and not all of those at once."""
+    answers = made(reactor, tmp_path, 2)
+    listening: Any = reactor.listenTCP(0, Recorders(), interface="127.0.0.1")
+    requests = [accepted(reactor, listening, socket.socket()) for _ in range(2 * polling.MOST)]
+    for pair in (*requests, *answers):
+        pair.other.sendall(b"x")
+
+    order = looked_at(reactor, requests + answers)
+    assert set(order[:2]) == set(answers)
+    assert 0 < len(order) - 2 <= polling.MOST < len(requests)
+    answers[0].other.sendall(b"y")
+    assert looked_at(reactor, requests + answers)[0] is answers[0]
+
+    turn_until(reactor, lambda: all(pair.protocol.received for pair in requests))
+    for pair in (*requests, *answers):
+        pair.close(reactor)
+
+
+def test_neither_waits_for_the_other(reactor: PromptReactor, tmp_path: Path) -> None:
+    """However much comes from origins, with each turn requests are taken, too."""
+    answers = made(reactor, tmp_path, polling.MOST_MADE + 10)
+    listening: Any = reactor.listenTCP(0, Recorders(), interface="127.0.0.1")
+    requests = [accepted(reactor, listening, socket.socket()) for _ in range(3)]
+    for pair in (*requests, *answers):
+        pair.other.sendall(b"x")
+
+    order = looked_at(reactor, requests + answers)
+    assert len(order) == polling.MOST_MADE + len(requests)
+    assert set(order[polling.MOST_MADE:]) == set(requests)
+
+    turn_until(reactor, lambda: all(pair.protocol.received for pair in answers))
+    for pair in (*requests, *answers):
+        pair.close(reactor)
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "close while it is paused"])
+@pytest.mark.parametrize("kind", [_tcp_client, _unix_client])
+def test_descriptor_of_one_that_was_made(
+    reactor: PromptReactor, tmp_path: Path, kind: Callable[[PromptReactor, Path], Pair], end: str
+) -> None:
+    """Whoever is accepted with the number of a connection that was made does not go first, and all else works."""
+    listening: Any = reactor.listenTCP(0, Recorders(), interface="127.0.0.1")
+    answer = made(reactor, tmp_path, 1)[0]
+    old = kind(reactor, tmp_path)
+    fd = old.transport.fileno()
+    # What the numbers below that one are taken by.
+    other = socket.socket()
+    if end == "close while it is paused":
+        old.transport.pauseProducing()
+    if end == "abort":
+        old.transport.abortConnection()
+    else:
+        old.transport.loseConnection()
+    turn_until(reactor, lambda: old.protocol.lost)
+    request = accepted(reactor, listening, other)
+    assert request.transport.fileno() == fd
+
+    request.transport.pauseProducing()
+    request.transport.resumeProducing()
+    for pair in (request, answer):
+        pair.other.sendall(b"x")
+    assert looked_at(reactor, [request, answer])[0] is answer
+    for pair in (request, answer, old):
         pair.close(reactor)
 
 
