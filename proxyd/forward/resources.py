@@ -15,13 +15,13 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.internet._producer_helpers import _PullToPush
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IAddress, IConsumer, IProducer
+from twisted.internet.interfaces import IAddress, IConsumer, IProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, getChildForRequest
-from twisted.web.server import Request
+from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from proxyd.errors import ExchangeError, RequestError
@@ -37,38 +37,46 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-def serve_resource(
-    root: IResource,
-    head: RequestHead,
-    channel: Channel,
-    otherwise: Callable[[RequestHead, Channel], None] | None = None,
-) -> None:
-    """
-    Find the Resource for a request below C{root}, and let it answer.
+class Resources:
+    """Has them answer."""
 
-    One that provides L{IHeadResource} has the request at once; any other when
-    the whole body is there, in memory or, if it is large, in a temporary file.
+    def __init__(self, root: IResource, clock: IReactorTime) -> None:
+        # What they take for their site.
+        self._site = Site(root, reactor=clock)
 
-    @param otherwise: takes the request if the way leads back to C{root} itself.
-    """
-    responder = _ResourceResponder(root, head, channel)
-    try:
-        found = responder.find()
-        if found is root and otherwise is not None:
-            otherwise(head, channel)
+    def serve(
+        self,
+        root: IResource,
+        head: RequestHead,
+        channel: Channel,
+        otherwise: Callable[[RequestHead, Channel], None] | None = None,
+    ) -> None:
+        """
+        Find the Resource for a request below C{root}, and let it answer.
+
+        One that provides L{IHeadResource} has the request at once; any other when
+        the whole body is there, in memory or, if it is large, in a temporary file.
+
+        @param otherwise: takes the request if the way leads back to C{root} itself.
+        """
+        responder = _ResourceResponder(self._site, head, channel)
+        try:
+            found = responder.find(root)
+            if found is root and otherwise is not None:
+                otherwise(head, channel)
+                return
+            if IHeadResource.providedBy(found):
+                found.head_received(head, channel)
+                return
+        except ExchangeError as error:
+            channel.send_error(error)
             return
-        if IHeadResource.providedBy(found):
-            found.head_received(head, channel)
+        except Exception:
+            # It is the code of whoever mounted it: it costs this request, not the connection.
+            log.failure("a Resource for {path} failed", path=head.target.path)
+            channel.send_error(ExchangeError("a Resource failed to take the request"))
             return
-    except ExchangeError as error:
-        channel.send_error(error)
-        return
-    except Exception:
-        # It is the code of whoever mounted it: it costs this request, not the connection.
-        log.failure("a Resource for {path} failed", path=head.target.path)
-        channel.send_error(ExchangeError("a Resource failed to take the request"))
-        return
-    responder.start()
+        responder.start()
 
 
 class _Found:
@@ -96,21 +104,20 @@ class _ResourceResponder:
     The camelCase half is called by C{twisted.web}.
     """
 
-    def __init__(self, root: IResource, head: RequestHead, channel: Channel) -> None:
-        self._root = root
+    def __init__(self, site: Any, head: RequestHead, channel: Channel) -> None:
         self._head = head
         self._channel = channel
         self._producer: Any = None
         self._pulls = False
         self._is_full = False
         self._is_over = False
-        self.site: Any = channel.site.web_site
+        self.site = site
         self.transport: Any = self
         self._request = Request(self)
         # A Resource that would take the connection over (WebSocketResource) finds that it cannot, as on HTTP/2.
         self.transport = None
 
-    def find(self) -> IResource:
+    def find(self, root: IResource) -> IResource:
         """Walk down the Resource tree."""
         request, head = self._request, self._head
         for name, value in head.fields:
@@ -128,7 +135,7 @@ class _ResourceResponder:
         request.site = self.site
         request.prepath, request.sitepath = [], []  # type: ignore[attr-defined]
         request.postpath = [unquote_to_bytes(segment) for segment in target.path[1:].split(b"/")]
-        found: IResource = getChildForRequest(self._root, request)
+        found: IResource = getChildForRequest(root, request)
         self.site = _Found(self.site, found, request.prepath, request.postpath)
         return found
 

@@ -104,8 +104,8 @@ class Site(Protocol):
     channels: set[Any]
 
     @property
-    def web_site(self) -> Any:
-        """What ordinary Resources take for their site."""
+    def resources(self) -> Any:
+        """What serves ordinary Resources: see L{proxyd.forward.resources}."""
 
     @property
     def settings(self) -> Settings:

@@ -23,7 +23,7 @@ from proxyd.reactor import when_turn_ends
 from proxyd.timer import Timers
 
 if TYPE_CHECKING:
-    from twisted.web.server import Site
+    from proxyd.forward.resources import Resources
 
 MIN_SILENT = 16
 """Connections without a request that any address may have: browsers open some in advance."""
@@ -85,19 +85,16 @@ class ProxySite(Factory):
             root.head_received if IHeadResource.providedBy(root) else self._serve_resource
         )
 
-    # Twisted's own HTTP server takes a twentieth of the time until proxyd listens: only ordinary Resources wait for it.
-
     @cached_property
-    def web_site(self) -> Site:
-        """What ordinary Resources take for their site."""
-        from twisted.web.server import Site
+    def resources(self) -> Resources:
+        """What serves ordinary Resources."""
+        # Twisted's own HTTP server takes a twentieth of the time until proxyd listens: who has such a request waits.
+        from proxyd.forward.resources import Resources
 
-        return Site(self.root, reactor=self._clock)
+        return Resources(self.root, self._clock)
 
     def _serve_resource(self, head: RequestHead, channel: Channel) -> None:
-        from proxyd.forward.resources import serve_resource
-
-        serve_resource(self.root, head, channel)
+        self.resources.serve(self.root, head, channel)
 
     def acceptableProtocols(self) -> list[bytes]:
         # Without an answer to ALPN Twisted refuses the clients that offer it (curl, browsers).

@@ -66,11 +66,8 @@ class RulesResource(Resource):
             self._failed(error, head, channel)
 
     def _mounted(self, head: RequestHead, channel: Channel) -> None:
-        # Only who has mounted something waits for Twisted's own HTTP server.
-        from proxyd.forward.resources import serve_resource
-
         self._identify(head, channel)
-        serve_resource(self, head, channel, partial(self._attempt, self._serve))
+        channel.site.resources.serve(self, head, channel, partial(self._attempt, self._serve))
 
     def _attempt(self, serve: Callable[[RequestHead, Channel], None], head: RequestHead, channel: Channel) -> None:
         try:
