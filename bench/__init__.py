@@ -6,7 +6,8 @@ load have the last one.  The rounds of all proxies of a row interleave, and
 medians are compared.  The main figure is CPU time per unit of work, of the
 proxy's process with its children: it moves less with the machine's load than
 requests per second do.  Quote ratios of one run, of rows that were steady:
-where the rounds of one proxy are far apart, others had the machine, too.
+where the rounds of one proxy are far apart, others had the machine, too; on a
+virtual machine a row says so where its host knows of it.
 nginx, HAProxy and Python are Debian's, with the optimisations that
 distributions build them with.
 

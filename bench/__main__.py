@@ -10,7 +10,10 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+
+import psutil
 
 from bench import http, memory, rules, start, tls, tunnel, websocket
 from bench.lab import HERE, Lab, ServerFailed
@@ -23,6 +26,9 @@ ROWS = [row for subject in (http, websocket, tls, tunnel, rules, start, memory) 
 
 ROUNDS = 8
 SECONDS = 1.0
+
+STOLEN = 0.02
+"""The share of the processors that the host may give to others while a row is measured, without a word about it."""
 
 _MAX_REASON = 500
 
@@ -47,11 +53,17 @@ def _chosen(names: str) -> list[Row]:
 
 def _measured(row: Row, lab: Lab) -> Result:
     """A row that cannot be measured holds nothing that is demanded, and does not keep the others from it."""
+    before = psutil.cpu_times()
     try:
-        return row.measure(lab)
+        result = row.measure(lab)
     except (LoadFailed, ServerFailed, OSError) as error:
         reason = " ".join(str(error).split())
-        return Result({}, notes=(f"failed: {reason[-_MAX_REASON:]}",))
+        result = Result({}, notes=(f"failed: {reason[-_MAX_REASON:]}",))
+    after = psutil.cpu_times()
+    stolen = (after.steal - before.steal) / (sum(after) - sum(before))
+    if stolen > STOLEN:
+        result = replace(result, notes=(*result.notes, f"the host gave {stolen:.0%} of the processors to others"))
+    return result
 
 
 def _prepare() -> None:
